@@ -1,0 +1,48 @@
+# make demo · make test · make check: each sets up what it needs in .venv first.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# pytest and torch share the cores; two processes with one thread each would not be faster here.
+export OMP_NUM_THREADS ?= 2
+
+.PHONY: demo test test-slow check install clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    set up, then the main job on drawn surfaces: fine-tune, export, verify, bench, report"
+	@echo "make test    set up, then the tests"
+	@echo "make check   set up, then formatting, lint, types, import directions, wheel contents"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "== Setting up $(VENV): about 6 GB with PyTorch's CUDA build; 2 to 10 minutes, by the network"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: install
+	@echo "== Demo: 1,200 drawn surfaces, embedded backbone, target desktop-cpu; 4 to 8 minutes on 2 cores, offline"
+	@test -d demo/surfaces || $(BIN)/edgecnn demo-data demo/surfaces
+	@$(BIN)/edgecnn run demo/surfaces --model edgecnn_mobilenetv2_035 --target desktop-cpu --out demo/run; \
+	code=$$?; test $$code -ne 2 -a $$code -lt 4 && echo "== Demo done; the verdict's exit code is $$code (0 PASS, 1 FAIL, 3 INCONCLUSIVE)"
+
+test: install
+	@echo "== Tests: 5 to 12 minutes on 2 cores"
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+check: install
+	@echo "== Checks: about a minute"
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	rm -rf dist
+	$(BIN)/python -m build --wheel --outdir dist . > /dev/null
+	$(BIN)/check-wheel-contents dist/*.whl
+
+clean:
+	rm -rf $(VENV) demo dist

@@ -1,0 +1,3 @@
+"""From a folder of labelled images to a bundle that is proven to meet its latency budget on a named device."""
+
+__version__ = "0.1.0"

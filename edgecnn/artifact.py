@@ -1,0 +1,355 @@
+"""The bundle on disk: what it holds, what is known of each variant, and the hashes that prove it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgecnn.errors import UserError
+
+BUNDLE_VERSION = 1
+"""Raised when a bundle written by this version can no longer be read by an older one."""
+
+Precision = Literal["fp32", "fp16", "int8"]
+Sha256 = str
+"""64 lower-case hexadecimal digits."""
+
+
+class Frozen(BaseModel):
+    """A value: strict types, unknown keys refused, immutable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+Model = TypeVar("Model", bound=Frozen)
+
+
+class Preprocess(Frozen):
+    """The one preprocessing: from encoded bytes to the uint8 pixels that the network takes. See `edgecnn.imaging`."""
+
+    height: int = Field(gt=0, le=4096)
+    width: int = Field(gt=0, le=4096)
+    fit: Literal["stretch", "center-crop"] = "stretch"
+    """stretch: the whole image fills the input. center-crop: the central square of `crop` × the shorter side."""
+    crop: float = Field(default=1.0, gt=0, le=1)
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    """RGB, of pixels scaled to 0..1; applied inside the graph."""
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    resize: Literal["bilinear-antialias/1"] = "bilinear-antialias/1"
+    """The pinned resize and its version: power-of-two reduction, then antialiased bilinear in fixed point."""
+
+
+class Cost(Frozen):
+    """What one image costs the network."""
+
+    params: int
+    macs: int
+    """Multiply-accumulates of convolutions and linear layers, batch 1."""
+    uncounted: tuple[str, ...] = ()
+    """Operations with arithmetic that `macs` leaves out."""
+
+    @property
+    def flops(self) -> int:
+        """2 × macs."""
+        return 2 * self.macs
+
+
+class Interval(Frozen):
+    """A confidence interval [low, high]."""
+
+    low: float
+    high: float
+
+
+class Flip(Frozen):
+    """A test image whose decision differs between fp32 and a variant."""
+
+    image: str
+    label: str
+    reference: str
+    variant: str
+
+
+class Check(Frozen):
+    """What verification found for one variant, from the original encoded test images."""
+
+    images: int
+    max_logit_error: float
+    """Largest |variant − eager| over all logits, divided by the logit scale (standard deviation of eager's logits)."""
+    mean_logit_error: float
+    agreement: float
+    """Share of images with the same decision as eager."""
+    top1: float
+    top1_interval: Interval
+    """95 %, Clopper–Pearson."""
+    reference_top1: float
+    """Eager fp32 on the same images."""
+    loss_points: float
+    """100 × (reference_top1 − top1): positive where the variant is worse."""
+    loss_interval: Interval
+    """95 %, in points, of the paired difference."""
+    mcnemar_p: float
+    """Exact two-sided p-value of 'as many images got worse as got better'."""
+    recall: Mapping[str, float | None]
+    """Per class; None where the test split has no image of it."""
+    confusion: tuple[tuple[int, ...], ...] | None
+    """[label][decision], counts, in the order of the classes; None where there are too many to show."""
+    largest_decision_share: float
+    """Share of the images in the most frequent decision: near 1 the variant has collapsed."""
+    largest_label_share: float
+    missed_defects: int | None
+    """Defects called good; None where no class is the good one."""
+    false_alarms: int | None
+    """Good parts called a defect."""
+    reference_missed_defects: int | None
+    reference_false_alarms: int | None
+    flips: tuple[Flip, ...]
+    too_few: str | None = None
+    """Set where the number of images is too small to tell a loss of the size of the target's limit."""
+
+
+class Artifact(Frozen):
+    """One variant: its files and what is known of it."""
+
+    variant: str
+    """format-precision, such as onnx-int8."""
+    format: str
+    precision: Precision
+    runtime: str
+    files: tuple[str, ...]
+    """Relative to the bundle; the first is the one to open."""
+    bytes: int
+    notes: Mapping[str, Any] = Field(default_factory=dict)
+    """How it was made: exporter, opset, quantisation rung, calibration hash, …"""
+    executed: Mapping[str, Any] = Field(default_factory=dict)
+    """What the engine really ran on the exporting machine, read from the engine."""
+    check: Check
+
+
+class LeftOut(Frozen):
+    """A variant that was asked for and is not in the bundle, with the reason."""
+
+    variant: str
+    reason: str
+    check: Check | None = None
+
+
+class FrameCheck(Frozen):
+    """How far a raw camera frame's decision may be from that of its encoded file, measured on the test images."""
+
+    images: int
+    mean_pixel_error: float
+    """Mean |difference| of the prepared pixels, in levels of 255."""
+    max_pixel_error: int
+    mean_logit_error: float
+    """Relative to the logit scale."""
+    max_logit_error: float
+    agreement: float
+    """Share of images with the same decision."""
+    limit: float
+    """Least agreement that the target accepts."""
+    within: bool
+
+
+class Golden(Frozen):
+    """An encoded test image that travels with the bundle, with eager fp32's logits for it."""
+
+    file: str
+    label: str
+    logits: tuple[float, ...]
+
+
+class File(Frozen):
+    """What a file in the bundle must be."""
+
+    sha256: Sha256
+    bytes: int
+
+
+class Choice(Frozen):
+    """The variant to deploy and why."""
+
+    variant: str
+    reason: str
+
+
+class Provenance(Frozen):
+    """Where a bundle comes from."""
+
+    created: str
+    """UTC, ISO 8601."""
+    model: str
+    weights: str
+    recipe: str
+    checkpoint_sha256: Sha256
+    tools: Mapping[str, str]
+    """Library to version."""
+    host: Mapping[str, Any]
+    splits: Mapping[str, Sha256]
+    """Hash of each split's image hashes, and of the calibration set."""
+
+
+class Bundle(Frozen):
+    """bundle.json."""
+
+    version: int = BUNDLE_VERSION
+    name: str
+    target: str
+    budget: str
+    """Such as 30ms@p99."""
+    threads: int
+    machine: str
+    """The target's processor architecture, such as x86_64."""
+    accuracy_loss_limit: float
+    """Points of top-1 that a variant may lose."""
+    fp32_tolerance: float
+    """Largest logit error of an fp32 variant, relative to the logit scale."""
+    classes: tuple[str, ...]
+    good_class: str | None
+    preprocess: Preprocess
+    cost: Cost
+    artifacts: tuple[Artifact, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    frames: FrameCheck | None = None
+    golden: tuple[Golden, ...]
+    choice: Choice | None = None
+    provenance: Provenance
+    files: Mapping[str, File]
+    """Every file of the bundle but bundle.json itself."""
+
+    def artifact(self, variant: str) -> Artifact:
+        """The variant's artifact; UserError where the bundle has none."""
+        for artifact in self.artifacts:
+            if artifact.variant == variant:
+                return artifact
+        there = ", ".join(artifact.variant for artifact in self.artifacts) or "no variant"
+        raise UserError(f"{variant!r} is not in the bundle: it has {there}")
+
+
+def sha256_of(data: bytes) -> Sha256:
+    """Hash of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> Sha256:
+    """Hash of a file, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def parse(model: type[Model], data: str | bytes, where: str) -> Model:
+    """JSON text to a frozen model; every problem in one UserError."""
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise UserError(f"{where}: {problems(error)}") from None
+
+
+def problems(error: ValidationError) -> str:
+    """All of pydantic's findings on one line."""
+    found = [
+        f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg'][0].lower()}{item['msg'][1:]}"
+        for item in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    return "; ".join(found)
+
+
+def write_atomically(path: Path, data: str | bytes) -> None:
+    """Write to a temporary name beside `path`, flush to disk, rename: never half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(data.encode() if isinstance(data, str) else data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that replaces `path` on success and vanishes on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if path.exists():
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def inventory(folder: Path) -> dict[str, File]:
+    """Every file below a bundle folder but bundle.json, by its relative POSIX path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "bundle.json")
+    return {
+        path.relative_to(folder).as_posix(): File(sha256=sha256_of_file(path), bytes=path.stat().st_size)
+        for path in files
+    }
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write bundle.json with a hash over its own content, so that a changed digit in it is noticed too."""
+    content = bundle.model_dump(mode="json")
+    document = {"content_sha256": _content_hash(content), **content}
+    write_atomically(folder / "bundle.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle folder. Every hash is checked before any artifact is opened.
+
+    Raises UserError: no bundle there, written by a newer version, or any file missing, added or changed.
+    """
+    path = folder / "bundle.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no bundle.json there (expected a bundle folder, made by `edgecnn export`)")
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        claimed = document.pop("content_sha256")
+        version = document["version"]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise UserError(f"{path}: not a bundle description (damaged?): copy or export the bundle again") from None
+    if version != BUNDLE_VERSION:
+        raise UserError(
+            f"{path}: bundle version {version}, this edgecnn reads version {BUNDLE_VERSION}: install a matching edgecnn"
+        )
+    if claimed != _content_hash(document):
+        raise UserError(f"{path}: its content does not match its own hash: copy or export the bundle again")
+    bundle = parse(Bundle, json.dumps(document), str(path))
+    _check_files(folder, bundle.files)
+    return bundle
+
+
+def _content_hash(content: Mapping[str, Any]) -> Sha256:
+    return sha256_of(json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def _check_files(folder: Path, files: Mapping[str, File]) -> None:
+    for name, expected in files.items():
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UserError(f"{folder}: file name {name!r} leaves the bundle: refused")
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            raise UserError(f"{folder}: {name} is missing: copy or export the bundle again")
+        if path.stat().st_size != expected.bytes or sha256_of_file(path) != expected.sha256:
+            raise UserError(f"{folder}: {name} is damaged (its hash differs): copy or export the bundle again")
+    extra = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - set(files)
+    if extra - {"bundle.json"}:
+        raise UserError(f"{folder}: {sorted(extra - {'bundle.json'})[0]} does not belong to the bundle: remove it")

@@ -1,0 +1,135 @@
+"""Measures a bundle's variants on this machine against a latency budget, and gives a verdict for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeAlias
+
+from edgecnn import runtimes
+from edgecnn.artifact import Artifact, Bundle, load_bundle
+from edgecnn.bench import host, stats
+from edgecnn.bench.images import find_images
+from edgecnn.bench.measure import DEFAULT_SAMPLES, Plan
+from edgecnn.bench.process import measure_in_child
+from edgecnn.bench.records import NULL_VARIANT, Run, read_runs, write_run
+from edgecnn.bench.rows import COLUMNS, Overall, Row, Skipped, as_json, overall, table
+from edgecnn.bench.stats import Verdict
+from edgecnn.bench.summary import Summary, summarize
+from edgecnn.errors import MissingExtra, UserError
+from edgecnn.profiles import Budget, parse_budget
+
+__all__ = [
+    "COLUMNS",
+    "NULL_VARIANT",
+    "Overall",
+    "Row",
+    "Run",
+    "Skipped",
+    "Summary",
+    "Verdict",
+    "as_json",
+    "bench",
+    "overall",
+    "read_runs",
+    "results_path",
+    "summarize",
+    "table",
+]
+
+Progress: TypeAlias = Callable[[str], None]
+
+
+def bench(
+    bundle_folder: Path,
+    *,
+    variants: Sequence[str] | None = None,
+    images: Path | None = None,
+    budget: Budget | None = None,
+    threads: int | None = None,
+    samples: int | None = None,
+    out: Path | None = None,
+    null: bool = True,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Measure variants one after the other, each in a process of its own, and the harness itself with a null session.
+
+    Defaults: every variant, the bundle's golden images, its budget and its threads, and 1,000 samples (more where the
+    budget's percentile needs them; fewer only where asked for, and then the verdict is INCONCLUSIVE). Raw runs are
+    appended to `results_path(...)` as they come; `overall(rows)` gives the exit code. A variant whose engine is missing
+    or fails is a `Skipped` row. Raises UserError: not a whole bundle, an unknown variant, no usable images.
+    """
+    say = progress or (lambda message: None)
+    bundle = load_bundle(bundle_folder)
+    budget = budget or parse_budget(bundle.budget)
+    threads = bundle.threads if threads is None else threads
+    plan = _plan(budget, threads, samples)
+    artifacts = _asked_for(bundle, bundle_folder, variants)
+    find_images(bundle_folder, bundle, images)
+    path = results_path(bundle_folder, bundle, out)
+    rows: list[Row] = []
+    if null:
+        say(f"{NULL_VARIANT}: {plan.samples:,} samples")
+        run = measure_in_child(bundle_folder, None, images, plan, threads)
+        write_run(path, run)
+        rows.append(summarize(run, budget))
+    for artifact in artifacts:
+        say(f"{artifact.variant}: {plan.samples:,} samples in {artifact.runtime}")
+        chosen = bundle.choice is not None and bundle.choice.variant == artifact.variant
+        measured = _measure_variant(bundle_folder, artifact, images, plan, threads)
+        if isinstance(measured, Run):
+            write_run(path, measured)
+            rows.append(summarize(measured, budget, chosen))
+        else:
+            say(f"{artifact.variant}: skipped: {measured}")
+            rows.append(Skipped(variant=artifact.variant, chosen=chosen, reason=measured))
+    if any(isinstance(row, Summary) for row in rows):
+        say(f"raw runs: {path}")
+    return rows
+
+
+def results_path(bundle_folder: Path, bundle: Bundle, out: Path | None = None) -> Path:
+    """The file for a bench that starts now: `out` where it ends in .jsonl, else <bundle name>-<UTC>.jsonl in the folder
+    `out`, else in runs/bench/<host>/ below the current folder.
+
+    UserError where it would lie inside the bundle, whose files are listed by hash: one more would break it.
+    """
+    name = f"{bundle.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
+    folder = out or Path("runs") / "bench" / host.slug(host.fingerprint())
+    path = folder if folder.suffix == ".jsonl" else folder / name
+    if path.resolve().is_relative_to(bundle_folder.resolve()):
+        raise UserError(
+            f"{path}: lies inside the bundle, whose files are listed by hash: choose a folder outside of it"
+        )
+    return path
+
+
+def _plan(budget: Budget, threads: int, samples: int | None) -> Plan:
+    if threads < 1:
+        raise UserError(f"threads: {threads} is not a number of threads: give at least 1")
+    if samples is not None and samples < 1:
+        raise UserError(f"samples: {samples} is not a number of samples: give at least 1")
+    needed = stats.min_samples(budget.percentile)
+    return Plan(samples=max(DEFAULT_SAMPLES, needed) if samples is None else samples)
+
+
+def _asked_for(bundle: Bundle, folder: Path, variants: Sequence[str] | None) -> list[Artifact]:
+    if variants is not None:
+        return [bundle.artifact(variant) for variant in dict.fromkeys(variants)]
+    if not bundle.artifacts:
+        raise UserError(
+            f"{folder}: the bundle has no variant to measure: export it again and read why they were left out"
+        )
+    return list(bundle.artifacts)
+
+
+def _measure_variant(folder: Path, artifact: Artifact, images: Path | None, plan: Plan, threads: int) -> Run | str:
+    """The run, or why there is none."""
+    try:
+        runtime = runtimes.get(artifact.runtime)
+        if not runtimes.installed(artifact.runtime):
+            raise MissingExtra(runtime.library, runtime.extra or "all")
+        return measure_in_child(folder, artifact.variant, images, plan, threads)
+    except UserError as error:
+        return str(error)

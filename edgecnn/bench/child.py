@@ -1,0 +1,126 @@
+"""The process that measures one variant: `python -m edgecnn.bench.child JOB.json`, started by `edgecnn.bench.process`.
+
+It writes its run to the job's `out`. A user's mistake is one line on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from edgecnn import runtimes
+from edgecnn.artifact import Bundle, load_bundle, parse, sha256_of, write_atomically
+from edgecnn.bench import host, memory
+from edgecnn.bench.images import find_images
+from edgecnn.bench.measure import NullSession, measure
+from edgecnn.bench.process import USER_ERROR, Job
+from edgecnn.bench.records import NULL_VARIANT, BenchImage, Run, Subject
+from edgecnn.errors import BadImage, UserError
+from edgecnn.imaging import Preparer
+from edgecnn.runtimes import Session
+
+
+def main(arguments: list[str]) -> int:
+    """Measure the job that the one argument names. Exit code 0, or 2 for a user's mistake."""
+    try:
+        job = parse(Job, Path(arguments[0]).read_bytes(), arguments[0])
+        write_atomically(Path(job.out), run_job(job).model_dump_json())
+    except UserError as error:
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return USER_ERROR
+    return 0
+
+
+def run_job(job: Job) -> Run:
+    """Measure one variant in this process: images, memory, engine, units, memory, what the engine ran."""
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    folder = Path(job.bundle)
+    bundle = load_bundle(folder)
+    preparer = Preparer(bundle.preprocess)
+    paths, found = find_images(folder, bundle, Path(job.images) if job.images else None)
+    encoded = [path.read_bytes() for path in paths]
+    _check_images(paths, encoded, preparer)
+    baseline = memory.resident_bytes()
+    before = host.state()
+    clock_start = time.perf_counter_ns()
+    session = _open(folder, bundle, job)
+    open_ns = time.perf_counter_ns() - clock_start
+    try:
+        samples = measure(session, preparer, encoded, job.plan)
+        # Some engines open the model a second time to tell what they run.
+        peak, after = memory.peak_resident_bytes(), host.state()
+        executed = dict(session.executed())
+    finally:
+        session.close()
+    return Run(
+        started=started,
+        subject=_subject(bundle, job.variant),
+        plan=job.plan,
+        threads=job.threads,
+        images=_bench_images(job, bundle, paths, encoded),
+        images_found=found,
+        host=host.fingerprint(),
+        before=before,
+        after=after,
+        open_ns=open_ns,
+        samples=samples,
+        executed=executed,
+        baseline_rss_bytes=baseline,
+        peak_rss_bytes=peak,
+    )
+
+
+def _open(folder: Path, bundle: Bundle, job: Job) -> Session:
+    if job.variant is None:
+        return NullSession(len(bundle.classes))
+    return runtimes.open_session(folder, bundle.artifact(job.variant), job.threads)
+
+
+def _subject(bundle: Bundle, variant: str | None) -> Subject:
+    if variant is None:
+        return Subject(
+            bundle=bundle.name, target=bundle.target, target_machine=bundle.machine, variant=NULL_VARIANT, files={}
+        )
+    artifact = bundle.artifact(variant)
+    return Subject(
+        bundle=bundle.name,
+        target=bundle.target,
+        target_machine=bundle.machine,
+        variant=variant,
+        format=artifact.format,
+        precision=artifact.precision,
+        runtime=artifact.runtime,
+        files={name: bundle.files[name].sha256 for name in artifact.files if name in bundle.files},
+        file_bytes=artifact.bytes,
+        params=bundle.cost.params,
+        macs=bundle.cost.macs,
+    )
+
+
+def _check_images(paths: list[Path], encoded: list[bytes], preparer: Preparer) -> None:
+    for path, data in zip(paths, encoded, strict=True):
+        try:
+            preparer.prepare(data)
+        except BadImage as error:
+            raise UserError(f"{path}: {error}: remove or replace it") from None
+
+
+def _bench_images(job: Job, bundle: Bundle, paths: list[Path], encoded: list[bytes]) -> tuple[BenchImage, ...]:
+    root = Path(job.bundle if job.images is None else job.images)
+    expected = {golden.file: golden.logits.index(max(golden.logits)) for golden in bundle.golden if golden.logits}
+    names = [path.relative_to(root).as_posix() for path in paths]
+    return tuple(
+        BenchImage(
+            name=name,
+            sha256=sha256_of(data),
+            bytes=len(data),
+            expected=expected.get(name) if job.images is None else None,
+        )
+        for name, data in zip(names, encoded, strict=True)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

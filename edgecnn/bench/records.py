@@ -1,0 +1,113 @@
+"""Raw runs on disk: JSONL, one line for one run of one variant, with every latency and the host's state."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgecnn.artifact import Frozen, Sha256, parse
+from edgecnn.bench.host import Fingerprint, State
+from edgecnn.bench.measure import Plan, Samples
+from edgecnn.errors import UserError
+
+RUN_VERSION = 1
+"""Raised when an older edgecnn could misread what this one writes."""
+NULL_VARIANT = "harness (null session)"
+"""The run that measures the harness: everything but an engine."""
+
+
+class Subject(Frozen):
+    """What was measured, identified by content."""
+
+    bundle: str
+    target: str
+    target_machine: str
+    """The target's processor architecture."""
+    variant: str
+    format: str | None = None
+    """None, as all below, for the null session."""
+    precision: str | None = None
+    runtime: str | None = None
+    files: Mapping[str, Sha256]
+    """Of the artifact."""
+    file_bytes: int | None = None
+    params: int | None = None
+    macs: int | None = None
+
+
+class BenchImage(Frozen):
+    """An encoded image that units were made of."""
+
+    name: str
+    sha256: Sha256
+    bytes: int
+    expected: int | None = None
+    """Class index that eager fp32 decided, for golden images."""
+
+
+class Run(Frozen):
+    """One variant, measured once in a process of its own. Nothing derived: see `edgecnn.bench.summary`."""
+
+    version: int = RUN_VERSION
+    started: str
+    """UTC, ISO 8601."""
+    subject: Subject
+    plan: Plan
+    threads: int
+    """Asked of the engine."""
+    images: tuple[BenchImage, ...]
+    images_found: int
+    """In the folder that `images` were taken from."""
+    host: Fingerprint
+    before: State
+    after: State
+    open_ns: int
+    """To open the session, the engine's import included."""
+    samples: Samples
+    executed: Mapping[str, Any]
+    """What the engine really ran, read from the engine."""
+    baseline_rss_bytes: int | None
+    """Resident memory with Python, libraries and images loaded, before the engine."""
+    peak_rss_bytes: int | None
+    """Largest resident memory of the whole process until the last unit was measured."""
+
+
+def write_run(path: Path, run: Run) -> None:
+    """Append a run as one line, flushed to disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(run.model_dump_json() + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_runs(path: Path) -> list[Run]:
+    """Every run of a file, in its order. UserError with the line's number where one is damaged or newer."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (expected runs in JSONL, made by `edgecnn bench`)")
+    lines = path.read_bytes().split(b"\n")
+    runs = [_read_run(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not runs:
+        raise UserError(f"{path}: no runs in it (expected one line for each, made by `edgecnn bench`)")
+    return runs
+
+
+def _read_run(line: bytes, where: str) -> Run:
+    try:
+        run = parse(Run, line, where)
+    except UserError as error:
+        hint = "remove the line, or measure again with `edgecnn bench`"
+        raise UserError(f"{_shortened(str(error))}: {hint}") from None
+    if run.version != RUN_VERSION:
+        raise UserError(
+            f"{where}: run version {run.version}, this edgecnn reads version {RUN_VERSION}: install a matching edgecnn"
+        )
+    return run
+
+
+def _shortened(message: str) -> str:
+    """A line of another kind of file misses every key: the first few findings are enough."""
+    findings = message.split("; ")
+    return "; ".join(findings[:3]) + (f"; and {len(findings) - 3} more" if len(findings) > 3 else "")

@@ -1,0 +1,106 @@
+"""Rows of a bench as plain data: for a terminal's table, for JSON, for an exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from edgecnn.artifact import Frozen
+from edgecnn.bench.measure import STAGES
+from edgecnn.bench.stats import EXIT_CODES, Outcome
+from edgecnn.bench.summary import Summary
+
+_MIB = 1024 * 1024
+
+
+class Skipped(Frozen):
+    """A variant that could not be measured, with the reason."""
+
+    variant: str
+    chosen: bool
+    reason: str
+
+
+Row: TypeAlias = Summary | Skipped
+
+
+class Overall(Frozen):
+    """The verdict of a whole bench."""
+
+    outcome: Outcome
+    reason: str
+
+    @property
+    def exit_code(self) -> int:
+        """PASS 0, FAIL 1, INCONCLUSIVE 3."""
+        return EXIT_CODES[self.outcome]
+
+
+def overall(rows: Sequence[Row]) -> Overall:
+    """The chosen variant's verdict where it is among the rows, INCONCLUSIVE where it could not be measured.
+
+    Without a chosen one, the best of them: PASS where any passes, FAIL where every one was measured and failed, else
+    INCONCLUSIVE. Each PASS errs in at most 1 % of runs; the best of k in at most k %.
+    """
+    for row in rows:
+        if row.chosen:
+            outcome, reason = _judged(row)
+            return Overall(outcome=outcome, reason=f"{row.variant} (the bundle's choice): {reason}")
+    judged = [(row.variant, *_judged(row)) for row in rows if isinstance(row, Skipped) or row.verdict]
+    if not judged:
+        return Overall(outcome="INCONCLUSIVE", reason="no variant was measured")
+    order: tuple[Outcome, ...] = ("PASS", "INCONCLUSIVE", "FAIL")
+    variant, outcome, reason = min(judged, key=lambda item: order.index(item[1]))
+    return Overall(outcome=outcome, reason=f"{variant} (the best of {len(judged)}): {reason}")
+
+
+def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One flat dict for each row, same keys in the same order, units in the keys; None where nothing is known."""
+    return [_cells(row) for row in rows]
+
+
+def as_json(rows: Sequence[Row]) -> dict[str, Any]:
+    """Everything, for machines: {"overall": …, "rows": [summaries], "skipped": […]}."""
+    verdict = overall(rows)
+    return {
+        "overall": {**verdict.model_dump(mode="json"), "exit_code": verdict.exit_code},
+        "rows": [row.model_dump(mode="json") for row in rows if isinstance(row, Summary)],
+        "skipped": [row.model_dump(mode="json") for row in rows if isinstance(row, Skipped)],
+    }
+
+
+COLUMNS = (
+    *("variant", "chosen", "params_m", "macs_m", "flops_m", "file_mib"),
+    *(f"{stage}_p50_ms" for stage in STAGES),
+    *("p50_ms", "p90_ms", "p99_ms", "bound_percentile", "bound_ms", "peak_rss_mib", "threads_used"),
+    *("int8_layers", "float_layers", "verdict", "reason", "notes"),
+)
+"""Keys of `table`'s rows. `bound_ms` is the upper 99 % confidence bound of the budget's percentile."""
+
+
+def _cells(row: Row) -> dict[str, Any]:
+    if isinstance(row, Skipped):
+        known = {"variant": row.variant, "chosen": row.chosen, "verdict": "SKIPPED", "reason": row.reason, "notes": ()}
+        return {**dict.fromkeys(COLUMNS), **known}
+    values = (
+        *(row.variant, row.chosen, _over(row.params, 1e6), _over(row.macs, 1e6), _over(row.flops, 1e6)),
+        _over(row.file_bytes, _MIB),
+        *(row.stages[stage].p50_ms for stage in STAGES),
+        *(row.p50_ms, row.p90_ms, row.p99_ms, row.budget.percentile, row.upper_ms),
+        *(_over(row.peak_rss_bytes, _MIB), row.threads_used, row.int8_layers, row.float_layers),
+        *((row.verdict.outcome, row.verdict.reason) if row.verdict else (None, None)),
+        row.notes,
+    )
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _judged(row: Row) -> tuple[Outcome, str]:
+    if isinstance(row, Skipped):
+        return "INCONCLUSIVE", f"not measured: {row.reason}"
+    if row.verdict is None:
+        return "INCONCLUSIVE", "not a variant"
+    return row.verdict.outcome, row.verdict.reason
+
+
+def _over(value: int | None, unit: float) -> float | None:
+    return None if value is None else value / unit

@@ -1,0 +1,182 @@
+"""What is derived from a raw run: percentiles, bounds, the verdict. Never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgecnn.artifact import Frozen
+from edgecnn.bench import host, stats
+from edgecnn.bench.measure import STAGES
+from edgecnn.bench.records import NULL_VARIANT, Run
+from edgecnn.bench.stats import Verdict
+from edgecnn.profiles import Budget
+
+_STEAL_WORTH_SAYING = 0.01
+_LOAD_WORTH_SAYING = 0.5
+
+
+class Stage(Frozen):
+    """One stage's latencies, in milliseconds."""
+
+    p50_ms: float
+    p99_ms: float
+
+
+class Summary(Frozen):
+    """One row: what a run showed. Latencies end to end, in milliseconds, from encoded bytes in memory to decision."""
+
+    variant: str
+    runtime: str | None
+    precision: str | None
+    chosen: bool
+    """Whether it is the variant that the bundle says to deploy."""
+    budget: Budget
+    params: int | None
+    macs: int | None
+    flops: int | None
+    """2 × macs."""
+    file_bytes: int | None
+    stages: Mapping[str, Stage]
+    """decode, prepare, infer, decide. Percentiles of stages do not add up to those of the total."""
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    lower_ms: float | None
+    """Lower 99 % confidence bound of the budget's percentile."""
+    upper_ms: float | None
+    """Upper 99 % confidence bound of the budget's percentile; None for too few samples."""
+    samples: int
+    warmup: int
+    """Units of warm-up, not among `samples`."""
+    threads: int
+    """Asked of the engine."""
+    threads_used: float
+    """Processor seconds per second."""
+    os_threads: int | None
+    baseline_rss_bytes: int | None
+    peak_rss_bytes: int | None
+    open_ms: float
+    int8_layers: int | None
+    """Layers that the engine really ran in int8; None where it does not say."""
+    float_layers: int | None
+    verdict: Verdict | None
+    """None for the null session, which nobody deploys."""
+    notes: tuple[str, ...]
+    """What to know of this run without its deciding anything."""
+
+
+def summarize(run: Run, budget: Budget, chosen: bool = False) -> Summary:
+    """Derive a row from a run. The verdict is INCONCLUSIVE where `doubts` finds something."""
+    subject, measured = run.subject, run.samples.measured
+    total = np.asarray(measured.total) / 1e6
+    judged = stats.verdict(total, budget, doubts=doubts(run))
+    return Summary(
+        variant=subject.variant,
+        runtime=subject.runtime,
+        precision=subject.precision,
+        chosen=chosen,
+        budget=budget,
+        params=subject.params,
+        macs=subject.macs,
+        flops=None if subject.macs is None else 2 * subject.macs,
+        file_bytes=subject.file_bytes,
+        stages={name: _stage(getattr(measured, name)) for name in STAGES},
+        p50_ms=stats.percentile(total, 50),
+        p90_ms=stats.percentile(total, 90),
+        p99_ms=stats.percentile(total, 99),
+        lower_ms=judged.lower_ms,
+        upper_ms=judged.upper_ms,
+        samples=total.size,
+        warmup=len(run.samples.warmup.decode),
+        threads=run.threads,
+        threads_used=run.samples.threads_used,
+        os_threads=run.samples.os_threads,
+        baseline_rss_bytes=run.baseline_rss_bytes,
+        peak_rss_bytes=run.peak_rss_bytes,
+        open_ms=run.open_ns / 1e6,
+        int8_layers=_count(run, "int8_layers"),
+        float_layers=_count(run, "float_layers"),
+        verdict=None if subject.variant == NULL_VARIANT else judged,
+        notes=notes(run),
+    )
+
+
+def doubts(run: Run) -> tuple[str, ...]:
+    """Why a run says nothing of the target's latency: another architecture, emulation, throttling."""
+    found = []
+    here, target = run.host.machine, run.subject.target_machine
+    if here != target:
+        found.append(f"measured on {here}, the target is {target}: run `edgecnn bench` on the target")
+    elif run.host.kernel_machine not in (None, here):
+        emulated = f"{here} on a {run.host.kernel_machine} kernel"
+        found.append(f"measured under emulation ({emulated}): run `edgecnn bench` on the target")
+    throttled = host.throttled(run.before, run.after)
+    return (*found, throttled) if throttled else tuple(found)
+
+
+def notes(run: Run) -> tuple[str, ...]:
+    """What may have disturbed a run or what is odd about it."""
+    candidates = (_warmup_note(run), _load_note(run), _steal_note(run), _quota_note(run), _threads_note(run))
+    return tuple(note for note in (*candidates, _images_note(run), _decision_note(run)) if note)
+
+
+def _stage(nanoseconds: tuple[int, ...]) -> Stage:
+    milliseconds = np.asarray(nanoseconds) / 1e6
+    return Stage(p50_ms=stats.percentile(milliseconds, 50), p99_ms=stats.percentile(milliseconds, 99))
+
+
+def _count(run: Run, name: str) -> int | None:
+    value = run.executed.get(name)
+    return value if isinstance(value, int) else None
+
+
+def _warmup_note(run: Run) -> str | None:
+    if run.samples.steady:
+        return None
+    return f"latencies were not steady after {run.plan.warmup_seconds:g} s of warm-up"
+
+
+def _load_note(run: Run) -> str | None:
+    load, cores = run.before.load_average, run.host.cores
+    if load is None or cores is None or load[0] <= _LOAD_WORTH_SAYING * cores:
+        return None
+    return f"load average {load[0]:.1f} on {cores} processors before the run: other work disturbs the tail"
+
+
+def _steal_note(run: Run) -> str | None:
+    share = host.steal_share(run.before, run.after)
+    if share is None or share < _STEAL_WORTH_SAYING:
+        return None
+    return f"other virtual machines took {100 * share:.0f} % of the processors' time"
+
+
+def _quota_note(run: Run) -> str | None:
+    stops = (run.after.quota_throttles or 0) - (run.before.quota_throttles or 0)
+    return f"the container was stopped {stops} times at its processor quota" if stops > 0 else None
+
+
+def _threads_note(run: Run) -> str | None:
+    usable = run.host.usable_cpus
+    if usable is None or run.threads <= usable:
+        return None
+    return f"{run.threads} threads on {usable:g} usable processors"
+
+
+def _images_note(run: Run) -> str | None:
+    if len(run.images) == run.images_found:
+        return None
+    return f"{len(run.images)} of {run.images_found:,} images, evenly spaced by name"
+
+
+def _decision_note(run: Run) -> str | None:
+    """Latency of wrong decisions is worth nothing; parity proper is `edgecnn verify`."""
+    if run.subject.variant == NULL_VARIANT:
+        return None
+    pairs = zip(run.images, run.samples.decisions, strict=False)
+    known = [(image.expected, decision[0]) for image, decision in pairs if image.expected is not None]
+    differ = sum(expected != decided for expected, decided in known)
+    if not differ:
+        return None
+    return f"{differ} of {len(known)} golden images are decided otherwise than in fp32: run `edgecnn verify`"

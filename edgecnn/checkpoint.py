@@ -1,0 +1,140 @@
+"""The fine-tuned network on disk: weights.safetensors, and checkpoint.json that says what they are and proves them whole."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pydantic import Field
+
+from edgecnn.artifact import Cost, Frozen, Preprocess, Sha256, parse, sha256_of, sha256_of_file, write_atomically
+from edgecnn.errors import UserError
+
+CHECKPOINT_VERSION = 1
+"""Raised when a checkpoint written by this version can no longer be read by an older one."""
+
+CHECKPOINT = "checkpoint.json"
+WEIGHTS = "weights.safetensors"
+SPLIT = "split.json"
+
+RecipeName: TypeAlias = Literal["head", "last", "all", "none"]
+
+
+class Recipe(Frozen):
+    """What is trained, and how hard. The table of them is `edgecnn.transfer.RECIPES`."""
+
+    name: RecipeName
+    thawed: float = Field(ge=0, le=1)
+    """Share of the backbone's stages, counted from the head, that is trained beside the head."""
+    lr: float = Field(ge=0)
+    """Peak learning rate of the head (AdamW)."""
+    stem_lr: float = Field(gt=0, le=1)
+    """Learning rate at the stem relative to the head's; it falls geometrically over the stages between them."""
+    epochs: int = Field(ge=0)
+
+
+class Leftovers(Frozen):
+    """Tensors that did not travel from the weights to the network: nothing is left out silently."""
+
+    missing: tuple[str, ...] = ()
+    """In the network, not in the weights: freshly initialised (the new head)."""
+    unexpected: tuple[str, ...] = ()
+    """In the weights, not in the network: dropped (the old head)."""
+
+
+class Metrics(Frozen):
+    """How training went. Measured on the validation split, of the epoch whose weights were kept."""
+
+    val_images: int
+    val_top1: float | None
+    """None where the validation split is empty (only recipe `none` allows that)."""
+    val_balanced: float | None
+    """Mean of the classes' recalls: what early stopping goes by."""
+    val_loss: float | None
+    """Cross-entropy in nats, unsmoothed and unweighted."""
+    best_epoch: int
+    """Counted from 1; 0 where nothing was trained."""
+    epochs: int
+    """Epochs that ran."""
+    minutes: float
+    """Sum over the epochs, of whatever processes ran them."""
+
+
+class Checkpoint(Frozen):
+    """checkpoint.json."""
+
+    version: int = CHECKPOINT_VERSION
+    model: str
+    """With its library: timm:mobilenetv2_100, torchvision:mobilenet_v2."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    good_class: str | None
+    preprocess: Preprocess
+    weights: str
+    """Where training started: hub:…, file:… with hash, embedded:…, or none (random)."""
+    batchnorm_eps: float | None = None
+    """Set where the weights want another BatchNorm epsilon than the network is built with."""
+    recipe: Recipe
+    reason: str
+    """Why this recipe."""
+    options: Mapping[str, Any] = Field(default_factory=dict)
+    """Every option that training ran with."""
+    seed: int
+    splits: Mapping[str, Sha256]
+    """train, val, test: `edgecnn.data.split_hash` of each."""
+    cost: Cost
+    metrics: Metrics
+    tools: Mapping[str, str]
+    """Library to version."""
+    leftovers: Leftovers
+    files: Mapping[str, Sha256]
+    """Every file that belongs to the checkpoint but checkpoint.json itself."""
+
+
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
+    """Write checkpoint.json, last of all files: a folder that has one is complete."""
+    content = checkpoint.model_dump(mode="json")
+    document = {"content_sha256": _content_hash(content), **content}
+    write_atomically(folder / CHECKPOINT, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read a checkpoint folder; every hash is checked before a tensor is read.
+
+    Raises UserError: no checkpoint there, written by a newer version, or a file missing or changed.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise UserError(f"{folder}: no {CHECKPOINT} there (expected a checkpoint folder, made by `edgecnn train`)")
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        claimed = document.pop("content_sha256")
+        version = document["version"]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise UserError(f"{path}: not a checkpoint description (damaged?): copy the folder or train again") from None
+    if version != CHECKPOINT_VERSION:
+        raise UserError(
+            f"{path}: checkpoint version {version}, this edgecnn reads version {CHECKPOINT_VERSION}: "
+            "install a matching edgecnn"
+        )
+    if claimed != _content_hash(document):
+        raise UserError(f"{path}: its content does not match its own hash: copy the folder or train again")
+    checkpoint = parse(Checkpoint, json.dumps(document), str(path))
+    for name, expected in checkpoint.files.items():
+        _check_file(folder, name, expected)
+    return checkpoint
+
+
+def _check_file(folder: Path, name: str, expected: Sha256) -> None:
+    if Path(name).name != name:
+        raise UserError(f"{folder}: file name {name!r} leaves the checkpoint: refused")
+    path = folder / name
+    if not path.is_file():
+        raise UserError(f"{folder}: {name} is missing: copy the folder or train again")
+    if sha256_of_file(path) != expected:
+        raise UserError(f"{folder}: {name} is damaged (its hash differs): copy the folder or train again")
+
+
+def _content_hash(content: Mapping[str, Any]) -> Sha256:
+    return sha256_of(json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())

@@ -1,0 +1,388 @@
+"""The command line: each verb parses, calls one function, prints. Heavy imports happen inside the verbs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecnn import __version__
+from edgecnn.errors import UserError
+
+if TYPE_CHECKING:
+    from edgecnn.artifact import Bundle
+
+app = typer.Typer(
+    name="edgecnn",
+    help="From a folder of labelled images to a bundle that is proven to meet its latency budget on a named device.",
+    epilog="Exit codes: 0 done, or PASS · 1 FAIL, or a variant was left out · 2 a mistake in what was given · "
+    "3 INCONCLUSIVE · 130 interrupted. Start with: edgecnn demo-data surfaces && edgecnn run surfaces "
+    "--model edgecnn_mobilenetv2_035",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Data = Annotated[Path, typer.Argument(help="Folder: <class>/*.jpg, or {train,val,test}/<class>/*.jpg.")]
+TargetName = Annotated[str, typer.Option("--target", help="desktop-cpu, raspberry-pi-4, … or your own .toml file.")]
+BudgetText = Annotated[str | None, typer.Option("--budget", help="Such as 30ms@p99. Default: the target's.")]
+Samples = Annotated[int | None, typer.Option(help="Measured units of each variant. Default: 1,000.")]
+BundleFolder = Annotated[Path, typer.Argument(help="Bundle folder, made by `edgecnn export`.")]
+Model = Annotated[
+    str, typer.Option(help="timm or torchvision network, such as mobilenetv2_100, or edgecnn_mobilenetv2_035.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="hub, none (random), or a .safetensors/.pth file. Default: hub; embedded for our own backbone."),
+]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="auto, head, last, all, or none (weights and head as they are).")
+]
+Size = Annotated[int | None, typer.Option(help="Input size in pixels. Default: the network's own.")]
+Fit = Annotated[str, typer.Option(help="stretch the whole image, or center-crop.")]
+Epochs = Annotated[int | None, typer.Option(help="Default: the recipe's.")]
+Batch = Annotated[int, typer.Option(help="Images in a training step.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak rate of the head. Default: the recipe's.")]
+Seed = Annotated[int, typer.Option(help="Of the split and the training.")]
+Good = Annotated[str | None, typer.Option(help="Class of parts without a defect; none. Default: guessed by name.")]
+Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable images out instead of stopping.")]
+MinPerClass = Annotated[int, typer.Option(help="Fewer images in a class stop the run. 0: any number.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left in --out.")]
+
+
+def main() -> None:
+    """Entry point of `edgecnn`."""
+    _run(app)
+
+
+def bench_main() -> None:
+    """Entry point of `bench`: the same as `edgecnn bench`."""
+    sys.argv.insert(1, "bench")
+    _run(app)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command("demo-data", epilog="Example: edgecnn demo-data surfaces --images 1200 --seed 0")
+def demo_data(
+    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    images: Annotated[int, typer.Option(help="How many.")] = 1200,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same bytes.")] = 0,
+) -> None:
+    """Draw a labelled set of surfaces: good, crack, scratch, dent, discolour."""
+    from edgecnn.cli.show import progress_bar
+    from edgecnn.data.surfaces import write_demo_data
+
+    with progress_bar() as bar:
+        bar.start(images, "drawing")
+        write_demo_data(out, images, seed, progress=bar.count)
+    print(f"{out}: {images} images")
+
+
+@app.command(
+    epilog="Example: edgecnn finetune parts/ --model mobilenetv2_100 --weights weights.safetensors --out runs/parts"
+)
+def finetune(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Run folder; a run that was cut off there is taken up again.")],
+    model: Model = "mobilenetv2_100",
+    weights: Weights = None,
+    recipe: RecipeOption = "auto",
+    size: Size = None,
+    fit: Fit = "stretch",
+    epochs: Epochs = None,
+    batch: Batch = 32,
+    lr: LearningRate = None,
+    seed: Seed = 0,
+    good: Good = None,
+    skip_unreadable: Skip = False,
+    min_per_class: MinPerClass = 5,
+    restart: Restart = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune a network on a folder of labelled images."""
+    checkpoint = _fine_tune(
+        data, out, model, weights, recipe, size, fit, epochs, batch, lr, seed, good, skip_unreadable, min_per_class,
+        restart,
+    )  # fmt: skip
+    if as_json:
+        print(checkpoint.model_dump_json(indent=1))
+        return
+    metrics = checkpoint.metrics
+    accuracy = "no validation images" if metrics.val_top1 is None else f"validation top-1 {metrics.val_top1:.1%}"
+    print(f"{out}: {checkpoint.model}, recipe {checkpoint.recipe.name} ({checkpoint.reason})")
+    print(f"{accuracy}, {metrics.epochs} epochs in {metrics.minutes:.1f} min, weights from {checkpoint.weights}")
+
+
+@app.command(epilog="Example: edgecnn export runs/parts --target desktop-cpu --out bundle/")
+def export(
+    run: Annotated[Path, typer.Argument(help="Run folder, made by `edgecnn finetune`.")],
+    out: Annotated[Path, typer.Option(help="Bundle folder to write; an older bundle there is replaced.")],
+    target: TargetName = "desktop-cpu",
+    data: Annotated[Path | None, typer.Option(help="The images, where they have moved since.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert, quantise and verify every variant of a target. Exit code 1 where one was left out."""
+    from edgecnn.cli.show import say
+    from edgecnn.export import export as make
+    from edgecnn.profiles import load_target
+
+    bundle = make(run, load_target(target), out, data, say)
+    _show_bundle(bundle, out, as_json)
+    raise typer.Exit(1 if bundle.left_out else 0)
+
+
+@app.command(epilog="Example: edgecnn verify bundle/ --data parts/")
+def verify(
+    bundle: BundleFolder,
+    data: Annotated[Path, typer.Option(help="Folder with the test images; found by content, whatever their names.")],
+    variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run every variant again from the encoded test images. Exit code 1 where one is not good enough."""
+    from edgecnn.cli.show import console, say, verified
+    from edgecnn.parity import verify as check
+
+    rows = check(bundle, data, variant or (), say)
+    if as_json:
+        print(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
+    else:
+        console().print(verified(rows))
+    raise typer.Exit(0 if all(row.passed for row in rows) else 1)
+
+
+@app.command(epilog="Example: edgecnn bench bundle/ --budget 30ms@p99 --variant openvino-int8")
+def bench(
+    bundle: BundleFolder,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Encoded images. Default: the bundle's golden images.")] = None,
+    budget: BudgetText = None,
+    threads: Annotated[int | None, typer.Option(help="Default: the target's.")] = None,
+    samples: Samples = None,
+    out: Annotated[Path | None, typer.Option(help="Folder or .jsonl for the raw runs. Default: runs/bench/…")] = None,
+    null: Annotated[bool, typer.Option(help="Also measure what the harness itself costs.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Measure from encoded bytes to decision, batch 1; verdict against the budget.
+
+    Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE: of the bundle's chosen variant, else of the best.
+    """
+    from edgecnn.bench import as_json as rows_as_json
+    from edgecnn.bench import bench as measure
+    from edgecnn.bench import overall
+    from edgecnn.cli.show import say
+    from edgecnn.profiles import parse_budget
+
+    rows = measure(
+        bundle,
+        variants=variant,
+        images=images,
+        budget=parse_budget(budget) if budget else None,
+        threads=threads,
+        samples=samples,
+        out=out,
+        null=null,
+        progress=say,
+    )
+    if as_json:
+        print(json.dumps(rows_as_json(rows), indent=1))
+    else:
+        _show_rows(rows)
+    raise typer.Exit(overall(rows).exit_code)
+
+
+@app.command(
+    epilog="Example: edgecnn run parts/ --model mobilenet_v2 --weights weights.safetensors --target desktop-cpu"
+)
+def run(
+    data: Data,
+    target: TargetName = "desktop-cpu",
+    out: Annotated[Path | None, typer.Option(help="Default: runs/<data folder>-<model>-<target>.")] = None,
+    model: Model = "mobilenetv2_100",
+    weights: Weights = None,
+    recipe: RecipeOption = "auto",
+    size: Size = None,
+    fit: Fit = "stretch",
+    epochs: Epochs = None,
+    batch: Batch = 32,
+    lr: LearningRate = None,
+    seed: Seed = 0,
+    good: Good = None,
+    skip_unreadable: Skip = False,
+    min_per_class: MinPerClass = 5,
+    budget: BudgetText = None,
+    samples: Samples = None,
+    restart: Restart = False,
+    as_json: Json = False,
+) -> None:
+    """Fine-tune, export, verify, bench, choose, report. Stages that are done are not done again."""
+    from edgecnn.bench import overall
+    from edgecnn.bench.report import write_report
+    from edgecnn.cli.show import say
+    from edgecnn.pipeline import bench_once, choose, export_once, with_choice
+    from edgecnn.profiles import load_target, parse_budget
+
+    profile = load_target(target)
+    limit = parse_budget(budget) if budget else None
+    folder = out or Path("runs") / f"{data.resolve().name}-{model.rpartition(':')[2]}-{profile.name}"
+    _fine_tune(
+        data, folder / "train", model, weights, recipe, size, fit, epochs, batch, lr, seed, good, skip_unreadable,
+        min_per_class, restart,
+    )  # fmt: skip
+    export_once(folder / "train", profile, folder / "bundle", say, data)
+    rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, limit, say)
+    bundle = choose(folder / "bundle", rows)
+    rows = with_choice(rows, bundle)
+    markdown, html = write_report(folder / "bundle", folder / "bench.jsonl", folder, data, limit)
+    verdict = overall(rows)
+    if as_json:
+        paths = {"bundle": str(folder / "bundle"), "report": str(html), "runs": str(folder / "bench.jsonl")}
+        print(json.dumps({**verdict.model_dump(mode="json"), **paths, "choice": _choice(bundle)}, indent=1))
+    else:
+        _show_bundle(bundle, folder / "bundle", as_json=False)
+        _show_rows(rows)
+        print(f"bundle: {folder / 'bundle'}\nreport: {html} (and {markdown.name})")
+    raise typer.Exit(verdict.exit_code)
+
+
+@app.command(epilog="Example: edgecnn report bundle/ --runs bench.jsonl --out report/ --data parts/")
+def report(
+    bundle: BundleFolder,
+    runs: Annotated[Path, typer.Option(help="Raw runs in JSONL, made by `edgecnn bench`.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.md and report.html.")],
+    data: Annotated[Path | None, typer.Option(help="The images, for thumbnails of what INT8 flipped.")] = None,
+    budget: BudgetText = None,
+) -> None:
+    """Write report.md and a self-contained report.html."""
+    from edgecnn.bench.report import write_report
+    from edgecnn.profiles import parse_budget
+
+    markdown, html = write_report(bundle, runs, out, data, parse_budget(budget) if budget else None)
+    print(f"{html}\n{markdown}")
+
+
+@app.command(epilog="Example: edgecnn doctor --json")
+def doctor(as_json: Json = False) -> None:
+    """What this machine has, what is missing for which verb, and the command to get it."""
+    from edgecnn.cli.show import console, findings
+    from edgecnn.doctor import examine, lines
+
+    diagnosis = examine()
+    if as_json:
+        print(diagnosis.model_dump_json(indent=1))
+    else:
+        console().print(findings(lines(diagnosis)))
+    raise typer.Exit(diagnosis.exit_code)
+
+
+def _fine_tune(
+    data: Path,
+    out: Path,
+    model: str,
+    weights: str | None,
+    recipe: str,
+    size: int | None,
+    fit: str,
+    epochs: int | None,
+    batch: int,
+    lr: float | None,
+    seed: int,
+    good: str | None,
+    skip_unreadable: bool,
+    min_per_class: int,
+    restart: bool,
+) -> Any:
+    from edgecnn.cli.show import progress_bar, say
+    from edgecnn.data import load_folder
+
+    with progress_bar() as bar:
+        bar.start(1, f"reading {data}")
+        dataset = load_folder(
+            data,
+            seed=seed,
+            good=good,
+            skip_unreadable=skip_unreadable,
+            min_per_class=min_per_class,
+            progress=bar.count,
+        )
+        for problem in dataset.problems:
+            say(f"left out: {problem.name}: {problem.reason}")
+        _need_training()
+        from edgecnn.train import TrainOptions, fine_tune
+
+        options = TrainOptions.of(
+            model=model,
+            weights=weights,
+            recipe=recipe,
+            size=size,
+            fit=fit,
+            epochs=epochs,
+            batch=batch,
+            lr=lr,
+            seed=seed,
+        )
+        return fine_tune(dataset, options, out, bar, restart=restart)
+
+
+def _need_training() -> None:
+    import importlib.util
+
+    from edgecnn.errors import MissingExtra
+
+    for module in ("torch", "torchvision", "timm", "safetensors", "fvcore"):
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(module, "train")
+
+
+def _show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
+    from edgecnn.cli.show import console, remarks, variants
+
+    if as_json:
+        print(bundle.model_dump_json(indent=1))
+        return
+    console().print(variants(bundle))
+    for remark in remarks(bundle):
+        console().print(remark)
+    print(f"{folder}: {len(bundle.artifacts)} variants passed, {len(bundle.left_out)} left out")
+
+
+def _show_rows(rows: Any) -> None:
+    from edgecnn.bench import overall, table
+    from edgecnn.cli.show import console, latencies, styled
+
+    cells = table(rows)
+    output = console()
+    output.print("latency from encoded bytes to decision, ms (bound: 99 % confidence, of the budget's percentile)")
+    output.print(latencies(cells))
+    for row in cells:
+        if row["reason"] and row["verdict"] != "PASS":
+            output.print(f"{row['variant']}: {row['reason']}")
+        for note in row["notes"]:
+            output.print(f"{row['variant']}: {note}")
+    verdict = overall(rows)
+    output.print(f"{styled(verdict.outcome)}  {verdict.reason}")
+
+
+def _choice(bundle: Bundle) -> dict[str, str] | None:
+    return bundle.choice.model_dump() if bundle.choice else None
+
+
+def _run(command: typer.Typer) -> None:
+    try:
+        command()
+    except UserError as error:
+        print(f"edgecnn: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("edgecnn: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,178 @@
+"""What the verbs print for people: tables and verdicts on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from edgecnn.artifact import Bundle, Check
+from edgecnn.parity import Verified
+
+OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow", "SKIPPED": "dim"}
+_NARROWEST = 150
+"""Columns where stdout is not a terminal: tables in logs are not folded to 80."""
+
+
+def console() -> Console:
+    """stdout."""
+    return Console(width=None if sys.stdout.isatty() else _NARROWEST, highlight=False)
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Bar:
+    """A progress bar on stderr; silent where stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(
+            *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+        )
+        self._task = self._progress.add_task("", total=None, visible=False)
+
+    def start(self, total: int, text: str) -> None:
+        """A new piece of work of `total` steps."""
+        if self._progress.disable:
+            say(text)
+        self._progress.reset(self._task, total=total, description=text, visible=True)
+
+    def advance(self, steps: int = 1) -> None:
+        """So many steps are done."""
+        self._progress.advance(self._task, steps)
+
+    def text(self, text: str) -> None:
+        """A remark, such as an epoch's losses."""
+        self._progress.console.print(text, highlight=False)
+
+    def count(self, done: int, of: int) -> None:
+        """For callers that report (done, of)."""
+        self._progress.update(self._task, completed=done, total=of, visible=True)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Bar]:
+    """A bar that is gone afterwards, also after an error."""
+    bar = Bar()
+    with bar._progress:
+        yield bar
+
+
+def variants(bundle: Bundle) -> Table:
+    """One row a variant: what verification found."""
+    table = _table("variant", "MiB", *_CHECKED, "int8 layers", "kept", title=f"{bundle.name}: {_images(bundle)}")
+    for artifact in bundle.artifacts:
+        size = f"{artifact.bytes / 2**20:.2f}"
+        layers = _layers(artifact.executed.get("int8_layers"), artifact.executed.get("float_layers"))
+        table.add_row(artifact.variant, size, *_check_cells(artifact.check), layers, "[green]yes[/]")
+    for left in bundle.left_out:
+        table.add_row(left.variant, "–", *_check_cells(left.check), "–", f"[red]no: {escape(left.reason)}[/]")
+    return table
+
+
+def verified(rows: Sequence[Verified]) -> Table:
+    """One row a variant of `edgecnn verify`."""
+    table = _table("variant", *_CHECKED, "passed")
+    for row in rows:
+        passed = "[green]yes[/]" if row.passed else f"[red]no: {escape(row.reason or '')}[/]"
+        table.add_row(row.variant, *_check_cells(row.check), passed)
+    return table
+
+
+def latencies(rows: Sequence[dict[str, Any]]) -> Table:
+    """One row a variant of a bench."""
+    stages = ("decode", "prepare", "infer", "decide")
+    table = _table(*("variant", *stages, "p50", "p90", "p99", "bound", "MiB RSS", "threads", "int8 layers", "verdict"))
+    for row in rows:
+        numbers = [row[f"{stage}_p50_ms"] for stage in stages]
+        numbers += [row["p50_ms"], row["p90_ms"], row["p99_ms"], row["bound_ms"]]
+        table.add_row(
+            f"{row['variant']} ←" if row["chosen"] else str(row["variant"]),
+            *(_number(value, 2) for value in numbers),
+            _number(row["peak_rss_mib"], 0),
+            _number(row["threads_used"], 2),
+            _layers(row["int8_layers"], row["float_layers"]),
+            styled(row["verdict"]) if row["verdict"] else "harness",
+        )
+    return table
+
+
+def styled(outcome: str) -> str:
+    """PASS in green, …"""
+    return f"[{OUTCOME_STYLES[outcome]}]{outcome}[/]"
+
+
+def remarks(bundle: Bundle) -> list[str]:
+    """What a reader of the table must know besides."""
+    found = [f"{artifact.variant}: {artifact.check.too_few}" for artifact in bundle.artifacts if artifact.check.too_few]
+    frames = bundle.frames
+    if frames is not None:
+        verdict = "within" if frames.within else "NOT within"
+        found.append(
+            f"raw camera frames decide as their files do on {frames.agreement:.1%} of {frames.images} images "
+            f"({verdict} the limit of {frames.limit:.0%}); pixels differ by {frames.mean_pixel_error:.2f} levels on "
+            f"average, logits by {frames.mean_logit_error:.3f} of their scale"
+        )
+    return found
+
+
+def _table(*headers: str, title: str | None = None) -> Table:
+    """The first column names the row and is never folded."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, header in enumerate(headers):
+        table.add_column(header, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    return table
+
+
+def _images(bundle: Bundle) -> str:
+    check = bundle.artifacts[0].check
+    return f"{check.images} test images, fp32 in PyTorch {check.reference_top1:.1%}"
+
+
+_CHECKED = (
+    *("logit error", "agreement", "top-1 [95 %]", "loss [95 %], points", "McNemar p"),
+    *("missed (fp32)", "false alarms (fp32)"),
+)
+
+
+def _check_cells(check: Check | None) -> tuple[str, ...]:
+    if check is None:
+        return ("–",) * len(_CHECKED)
+    return (
+        f"{check.max_logit_error:.1e}",
+        f"{check.agreement:.1%}",
+        f"{check.top1:.1%} [{check.top1_interval.low:.1%}, {check.top1_interval.high:.1%}]",
+        f"{check.loss_points:+.1f} [{check.loss_interval.low:+.1f}, {check.loss_interval.high:+.1f}]",
+        f"{check.mcnemar_p:.2f}",
+        _against(check.missed_defects, check.reference_missed_defects),
+        _against(check.false_alarms, check.reference_false_alarms),
+    )
+
+
+def _layers(int8: int | None, floating: int | None) -> str:
+    return "–" if int8 is None else f"{int8}/{int8 + (floating or 0)}"
+
+
+def _against(value: int | None, reference: int | None) -> str:
+    return "–" if value is None else f"{value} ({reference})"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def findings(lines: Sequence[tuple[str, str, str]]) -> Table:
+    """(area, finding, what to do) of `edgecnn doctor`."""
+    table = Table("area", "finding", "what to do")
+    for line in lines:
+        table.add_row(*line)
+    return table

@@ -1,0 +1,103 @@
+"""The split on disk: which image is in which split, by content hash, so that it can be proven later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgecnn.artifact import Frozen, Sha256, parse, sha256_of, sha256_of_file, write_atomically
+from edgecnn.data.folders import SPLITS, Dataset, Item, Problem, split_hash
+from edgecnn.errors import UserError
+from edgecnn.imaging import EXTENSIONS
+
+
+class _Image(Frozen):
+    name: str
+    label: int
+    sha256: Sha256
+
+
+class _Left(Frozen):
+    name: str
+    reason: str
+
+
+class _Split(Frozen):
+    version: int = 1
+    root: str
+    """Where the images were when the split was made: a default, never a proof."""
+    classes: tuple[str, ...]
+    good_class: str | None
+    hashes: dict[str, Sha256]
+    splits: dict[str, tuple[_Image, ...]]
+    problems: tuple[_Left, ...] = ()
+
+
+def save_split(data: Dataset, path: Path) -> None:
+    """Write split.json."""
+    split = _Split(
+        root=str(data.root.resolve()),
+        classes=data.classes,
+        good_class=data.good_class,
+        hashes=split_hashes(data),
+        splits={
+            name: tuple(_Image(name=item.name, label=item.label, sha256=item.sha256) for item in data.split(name))
+            for name in SPLITS
+        },
+        problems=tuple(_Left(name=problem.name, reason=problem.reason) for problem in data.problems),
+    )
+    write_atomically(path, split.model_dump_json(indent=1) + "\n")
+
+
+def load_split(root: Path | None, path: Path) -> Dataset:
+    """The dataset of a split.json, its images in `root` (None: where they were).
+
+    UserError where an image is gone or its bytes changed.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no split file there (written by `edgecnn finetune`)")
+    split = parse(_Split, path.read_bytes(), str(path))
+    root = root or Path(split.root)
+    items = {
+        name: tuple(Item(root / image.name, image.name, image.label, image.sha256) for image in images)
+        for name, images in split.splits.items()
+    }
+    for name in SPLITS:
+        for item in items[name]:
+            if not item.path.is_file():
+                raise UserError(
+                    f"{item.path}: is in the {name} split of {path} and is not there: give the same data folder"
+                )
+            if sha256_of_file(item.path) != item.sha256:
+                raise UserError(f"{item.path}: its bytes changed since the {name} split was made: train again")
+    return Dataset(
+        root=root,
+        classes=split.classes,
+        good_class=split.good_class,
+        train=items["train"],
+        val=items["val"],
+        test=items["test"],
+        problems=tuple(Problem(left.name, left.reason) for left in split.problems),
+    )
+
+
+def split_hashes(data: Dataset) -> dict[str, Sha256]:
+    """Hash of each split."""
+    return {name: split_hash(data.split(name)) for name in SPLITS}
+
+
+def find_images(root: Path, wanted: Iterable[Sha256]) -> dict[Sha256, Path]:
+    """The images below `root` whose content hash is wanted."""
+    left = set(wanted)
+    found: dict[Sha256, Path] = {}
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder (expected the images that the bundle was made from)")
+    for path in sorted(root.rglob("*")):
+        if not left:
+            break
+        if path.is_file() and path.suffix.lower() in EXTENSIONS:
+            sha256 = sha256_of(path.read_bytes())
+            if sha256 in left:
+                found[sha256] = path
+                left.discard(sha256)
+    return found

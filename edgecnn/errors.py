@@ -1,0 +1,35 @@
+"""What a user can get wrong, each with its next step: one line, no traceback, exit code 2."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. The message says what came, where, what is accepted, and what to do."""
+
+
+class MissingExtra(UserError):
+    """A library of an optional extra is not installed."""
+
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(f"{library} is not installed: pip install 'edgecnn[{extra}]'")
+        self.library = library
+        self.extra = extra
+
+
+class BadImage(UserError):
+    """An image that cannot be decoded, with the reason (no path: the caller knows it)."""
+
+
+def not_one_of(where: str, got: object, accepted: object) -> UserError:
+    """The error for a word outside a closed set: `where: 'got' is not one of a, b, c`."""
+    words = ", ".join(str(word) for word in accepted) if not isinstance(accepted, str) else accepted  # type: ignore[attr-defined]
+    return UserError(f"{where}: {got!r} is not one of {words}")
+
+
+def must_be_file(path: Path, what: str) -> Path:
+    """`path` if it is a file; else a UserError that names what was expected there."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file (expected {what})")
+    return path

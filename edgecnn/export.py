@@ -1,0 +1,282 @@
+"""Checkpoint and target to a verified bundle: convert, quantise, run from raw images, refuse what is not good."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn import formats
+from edgecnn.artifact import (
+    Artifact,
+    Bundle,
+    FrameCheck,
+    Golden,
+    LeftOut,
+    Provenance,
+    folder_written_whole,
+    inventory,
+    write_bundle,
+)
+from edgecnn.checkpoint import WEIGHTS, Checkpoint
+from edgecnn.data import Dataset, Item, calibration_items, load_split, split_hash, split_hashes
+from edgecnn.errors import UserError
+from edgecnn.formats import Source, TuningSet
+from edgecnn.imaging import Images
+from edgecnn.parity import (
+    REFERENCE_FILE,
+    Reference,
+    check_frames,
+    compare_with,
+    prepare_files,
+    refusal,
+    run_files,
+    save_reference,
+)
+from edgecnn.profiles import Target, VariantSpec
+from edgecnn.runtimes import installed, open_file, open_session
+
+GOLDEN_PER_CLASS = 10
+GOLDEN_IN_ALL = 120
+_TOOLS = (
+    "torch",
+    "torchvision",
+    "timm",
+    "onnx",
+    "onnxscript",
+    "onnxslim",
+    "onnxruntime",
+    "openvino",
+    "nncf",
+    "numpy",
+    "Pillow",
+    "simplejpeg",
+    "edgecnn",
+)
+_BATCH = 32
+
+Progress = Callable[[str], None]
+"""Called with what is being done."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the steps of one export share."""
+
+    checkpoint: Checkpoint
+    data: Dataset
+    target: Target
+    source: Source
+    reference: Reference
+    calibration: tuple[Item, ...]
+    folder: Path
+    """The bundle while it is being written."""
+    progress: Progress
+
+
+def export(
+    run: Path, target: Target, out: Path, data_root: Path | None = None, progress: Progress = lambda text: None
+) -> Bundle:
+    """Write the bundle folder `out` from a run folder of `edgecnn finetune`.
+
+    Every variant of the target is converted, opened again in its own engine and run from the encoded test images.
+    Those that fail are in `bundle.left_out` with the reason, and their files are not in the bundle. `data_root`: the
+    images, where they are no longer where the run found them. Calibration takes train images, the choice between
+    quantisation rungs validation images; the test split is only judged on.
+    Raises UserError: no checkpoint or images there, `out` is something else than a bundle, no variant left.
+    """
+    from edgecnn.models import load_module
+
+    if out.exists() and not (out / "bundle.json").is_file():
+        raise UserError(f"{out}: exists and is not a bundle: choose another --out or remove it")
+    checkpoint, module = load_module(run)
+    data = load_split(data_root, run / "split.json")
+    if split_hashes(data) != dict(checkpoint.splits):
+        raise UserError(f"{run}: split.json is not the one that the checkpoint was trained with: train again")
+    with TemporaryDirectory(prefix="edgecnn-") as work, folder_written_whole(out) as folder:
+        job = _prepare(checkpoint, module, data, target, Path(work), folder, progress)
+        bundle = _export(job)
+        write_bundle(folder, bundle)
+    return bundle
+
+
+def _prepare(
+    checkpoint: Checkpoint, module: Any, data: Dataset, target: Target, work: Path, folder: Path, progress: Progress
+) -> _Job:
+    from edgecnn.models import Deployed
+
+    spec = checkpoint.preprocess
+    deployed = Deployed(module, spec).eval()
+    progress("eager fp32 on the test images")
+    test = prepare_files([item.path for item in data.test], spec)
+    reference = Reference(
+        names=tuple(item.name for item in data.test),
+        sha256=tuple(item.sha256 for item in data.test),
+        labels=np.array([item.label for item in data.test], np.int64),
+        logits=_eager(deployed, test),
+    )
+    calibration = calibration_items(data, target.calibration_images)
+    source = Source(deployed, spec.height, spec.width, work, tuning=None)
+    if any(spec.precision == "int8" for spec in target.variants):
+        progress("calibration and validation images")
+        source = replace(source, tuning=_tuning(deployed, checkpoint, data, calibration, target))
+    return _Job(checkpoint, data, target, source, reference, calibration, folder, progress)
+
+
+def _tuning(
+    deployed: Any, checkpoint: Checkpoint, data: Dataset, calibration: Sequence[Item], target: Target
+) -> TuningSet:
+    spec = checkpoint.preprocess
+    # Without a validation split (weights taken as they are), rungs are judged on train images outside the calibration.
+    judged = data.val or tuple(item for item in data.train if item not in set(calibration)) or tuple(calibration)
+    validation = prepare_files([item.path for item in judged], spec)
+    return TuningSet(
+        calibration=prepare_files([item.path for item in calibration], spec),
+        validation=validation,
+        validation_labels=np.array([item.label for item in judged], np.int64),
+        validation_logits=_eager(deployed, validation),
+        accuracy_loss_limit=target.accuracy_loss_limit,
+        threads=target.threads,
+    )
+
+
+def _eager(deployed: Any, images: Images) -> NDArray[np.float32]:
+    import torch
+
+    with torch.inference_mode():
+        batches = [
+            deployed(torch.from_numpy(images[start : start + _BATCH])).numpy()
+            for start in range(0, len(images), _BATCH)
+        ]
+    return np.concatenate(batches)
+
+
+def _export(job: _Job) -> Bundle:
+    artifacts: list[Artifact] = []
+    left_out: list[LeftOut] = []
+    for spec in job.target.variants:
+        made = _variant(job, spec)
+        if isinstance(made, Artifact):
+            artifacts.append(made)
+        else:
+            left_out.append(made)
+            shutil.rmtree(job.folder / spec.variant, ignore_errors=True)
+    if not artifacts:
+        reasons = "; ".join(f"{left.variant}: {left.reason}" for left in left_out)
+        raise UserError(f"no variant of {job.target.name} passed, nothing was written: {reasons}")
+    frames = _frames(job, artifacts)
+    save_reference(job.reference, job.folder / REFERENCE_FILE)
+    (job.folder / "labels.txt").write_text("\n".join(job.data.classes) + "\n")
+    golden = _golden(job)
+    checkpoint, target = job.checkpoint, job.target
+    return Bundle(
+        name=f"{checkpoint.model.rpartition(':')[2]}-{target.name}",
+        target=target.name,
+        budget=target.budget,
+        threads=target.threads,
+        machine=target.machine,
+        accuracy_loss_limit=target.accuracy_loss_limit,
+        fp32_tolerance=target.fp32_tolerance,
+        classes=checkpoint.classes,
+        good_class=checkpoint.good_class,
+        preprocess=checkpoint.preprocess,
+        cost=checkpoint.cost,
+        artifacts=tuple(artifacts),
+        left_out=tuple(left_out),
+        frames=frames,
+        golden=golden,
+        provenance=_provenance(job),
+        files=inventory(job.folder),
+    )
+
+
+def _variant(job: _Job, spec: VariantSpec) -> Artifact | LeftOut:
+    name, folder = spec.variant, job.folder / spec.variant
+    job.progress(f"{name}: convert")
+    try:
+        converted = formats.convert(spec.format, job.source, spec.precision, folder)
+    except UserError as error:
+        return LeftOut(variant=name, reason=str(error))
+    except Exception as error:  # converters raise whatever their libraries raise
+        return LeftOut(variant=name, reason=f"conversion failed: {type(error).__name__}: {_first_line(error)}")
+    if not installed(spec.runtime):
+        return LeftOut(variant=name, reason=f"cannot be verified: {spec.runtime} is not installed")
+    job.progress(f"{name}: verify on {len(job.data.test)} test images")
+    session = open_file(folder / converted.files[0], spec.runtime, spec.precision, job.target.threads)
+    try:
+        logits = run_files(session, [item.path for item in job.data.test], job.checkpoint.preprocess)
+        executed = session.executed()
+    finally:
+        session.close()
+    check = compare_with(job.reference, logits, job.data.classes, job.data.good_class, job.target.accuracy_loss_limit)
+    reason = refusal(check, spec.precision, job.target.accuracy_loss_limit, job.target.fp32_tolerance)
+    if reason is not None:
+        return LeftOut(variant=name, reason=reason, check=check)
+    return Artifact(
+        variant=name,
+        format=spec.format,
+        precision=spec.precision,
+        runtime=spec.runtime,
+        files=tuple(f"{name}/{file}" for file in converted.files),
+        bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+        notes=converted.notes,
+        executed=executed,
+        check=check,
+    )
+
+
+def _frames(job: _Job, artifacts: Sequence[Artifact]) -> FrameCheck:
+    job.progress("raw frames against files")
+    session = open_session(job.folder, artifacts[0], job.target.threads)
+    paths = [item.path for item in job.data.test]
+    try:
+        file_logits = run_files(session, paths, job.checkpoint.preprocess)
+        return check_frames(session, paths, job.checkpoint.preprocess, job.target.frame_agreement, file_logits)
+    finally:
+        session.close()
+
+
+def _golden(job: _Job) -> tuple[Golden, ...]:
+    """Encoded test images with eager fp32's logits, the classes in turn."""
+    by_class: dict[int, list[int]] = defaultdict(list)
+    for index, item in enumerate(job.data.test):
+        by_class[item.label].append(index)
+    ranked = sorted((rank, label, i) for label, found in by_class.items() for rank, i in enumerate(found))
+    chosen = [index for rank, _, index in ranked if rank < GOLDEN_PER_CLASS][:GOLDEN_IN_ALL]
+    (job.folder / "golden").mkdir()
+    golden = []
+    for number, index in enumerate(chosen):
+        item = job.data.test[index]
+        file = f"golden/{number:03d}{item.path.suffix.lower()}"
+        shutil.copyfile(item.path, job.folder / file)
+        logits = tuple(float(value) for value in job.reference.logits[index])
+        golden.append(Golden(file=file, label=job.data.classes[item.label], logits=logits))
+    return tuple(golden)
+
+
+def _provenance(job: _Job) -> Provenance:
+    checkpoint = job.checkpoint
+    return Provenance(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        model=checkpoint.model,
+        weights=checkpoint.weights,
+        recipe=checkpoint.recipe.name,
+        checkpoint_sha256=checkpoint.files[WEIGHTS],
+        tools={name: metadata.version(name) for name in _TOOLS},
+        host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
+        splits={**checkpoint.splits, "calibration": split_hash(job.calibration)},
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -1,0 +1,100 @@
+"""The formats to export to: one file each, found by listing this folder. A converter's libraries are imported by it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Precision
+from edgecnn.errors import MissingExtra, UserError, not_one_of
+from edgecnn.imaging import Images
+
+
+@dataclass(frozen=True)
+class TuningSet:
+    """What INT8 may be tuned with. No image of the test split is in it."""
+
+    calibration: Images
+    """From the train split."""
+    validation: Images
+    validation_labels: NDArray[np.int64]
+    validation_logits: NDArray[np.float32]
+    """Eager fp32's."""
+    accuracy_loss_limit: float
+    """Points of top-1."""
+    threads: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is converted."""
+
+    module: Any
+    """torch.nn.Module in eval mode: uint8 (n, height, width, 3) RGB to float32 (n, classes)."""
+    height: int
+    width: int
+    work: Path
+    """A folder for intermediate files, shared by the conversions of one export."""
+    tuning: TuningSet | None
+    """None where only float variants are made."""
+
+    def for_int8(self) -> TuningSet:
+        """The tuning set; UserError where none was given."""
+        if self.tuning is None:
+            raise UserError("int8 needs calibration images: export from a run folder that has its split")
+        return self.tuning
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion wrote."""
+
+    files: tuple[str, ...]
+    """Relative to its folder; the first is the one to open."""
+    notes: Mapping[str, Any]
+    """How it was made."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format."""
+
+    precisions: tuple[Precision, ...]
+    needs: tuple[str, ...]
+    """Modules that must be importable."""
+    extra: str
+    convert: Callable[[Source, Precision, Path], Converted]
+    """(source, precision, existing empty folder to write into)."""
+
+
+def names() -> list[str]:
+    """Every format there is, without importing one."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(name: str) -> Format:
+    """The format of that name. UserError where there is none."""
+    if name not in names():
+        raise not_one_of("format", name, names())
+    found: Format = importlib.import_module(f"{__name__}.{name}").FORMAT
+    return found
+
+
+def convert(name: str, source: Source, precision: Precision, out: Path) -> Converted:
+    """Write `source` in a format. UserError where the format has no such precision or a library is missing."""
+    target = get(name)
+    if precision not in target.precisions:
+        raise not_one_of(f"{name}: precision", precision, target.precisions)
+    for module in target.needs:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(module, target.extra)
+    out.mkdir(parents=True, exist_ok=True)
+    return target.convert(source, precision, out)

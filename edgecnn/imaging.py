@@ -1,0 +1,205 @@
+"""The one preprocessing: from encoded bytes (or a raw camera frame) to the uint8 pixels that a network takes.
+
+Training, calibration, parity, bench and deployment all call this. Two steps, both in integer arithmetic, so that every
+processor gives the same pixels:
+
+1. *reduce* by a power of two while the image stays at least as large as the network's input: for a JPEG inside the
+   decoder (libjpeg-turbo's scaled inverse DCT), for everything else by box averaging;
+2. *resize* to the input size: Pillow's antialiased bilinear filter in fixed point.
+
+Mean and scale are not here: they are inside the exported graph.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any, TypeAlias
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from edgecnn.artifact import Preprocess
+from edgecnn.errors import BadImage, UserError
+
+Pixels: TypeAlias = NDArray[np.uint8]
+"""uint8 (h, w, 3), RGB."""
+Images: TypeAlias = NDArray[np.uint8]
+"""uint8 (n, h, w, 3), RGB, at model size."""
+
+MAX_PIXELS = 100_000_000
+"""Larger images are refused from their header, before a byte of them is decoded."""
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+_FACTORS = (8, 4, 2)
+_ORIENTATION_TAG = 0x0112
+
+
+class Preparer:
+    """Prepares images one after the other with reused buffers. Not for use by two threads at once."""
+
+    def __init__(self, spec: Preprocess) -> None:
+        self.spec = spec
+        self._buffer = np.empty(0, np.uint8)
+
+    def decode(self, encoded: bytes) -> Pixels:
+        """Encoded file to upright pixels, already reduced. Valid until the next call. Raises BadImage."""
+        if encoded[:3] == b"\xff\xd8\xff":
+            return self._decode_jpeg(encoded)
+        return self.reduce(decode_whole(encoded))
+
+    def reduce(self, frame: Pixels) -> Pixels:
+        """A raw frame, uint8 (h, w, 3) RGB or (h, w) grey, to reduced pixels by box averaging."""
+        frame = _as_rgb(frame)
+        factor = reduction(frame.shape[0], frame.shape[1], self.spec)
+        if factor == 1:
+            return frame
+        return np.asarray(Image.fromarray(frame).reduce(factor))
+
+    def fit(self, pixels: Pixels) -> Pixels:
+        """Reduced pixels to uint8 (height, width, 3): the pinned resize."""
+        spec = self.spec
+        height, width = pixels.shape[:2]
+        box = _crop_box(height, width, spec)
+        if (height, width) == (spec.height, spec.width) and box == (0, 0, width, height):
+            return pixels
+        image = Image.fromarray(pixels)
+        return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box))
+
+    def prepare(self, encoded: bytes) -> Pixels:
+        """Encoded file to uint8 (height, width, 3). May share memory with the next call's result. Raises BadImage."""
+        return self.fit(self.decode(encoded))
+
+    def prepare_frame(self, frame: Pixels) -> Pixels:
+        """Raw frame, uint8 (h, w, 3) RGB or (h, w) grey, to uint8 (height, width, 3)."""
+        return self.fit(self.reduce(frame))
+
+    def _decode_jpeg(self, encoded: bytes) -> Pixels:
+        try:
+            height, width, colour, _ = simplejpeg.decode_jpeg_header(encoded)
+        except ValueError as error:
+            raise BadImage(f"not a readable JPEG ({_first_line(error)})") from None
+        _check_size(height, width)
+        if colour in ("CMYK", "YCCK"):
+            return self.reduce(decode_whole(encoded))
+        orientation = _orientation(encoded)
+        # Orientations 5 to 8 lie on their side: the reduction is decided for the upright image.
+        upright = (width, height) if orientation >= 5 else (height, width)
+        factor = reduction(*upright, self.spec)
+        reduced_height, reduced_width = -(-height // factor), -(-width // factor)
+        size = reduced_height * reduced_width * 3
+        if self._buffer.size < size:
+            self._buffer = np.empty(size, np.uint8)
+        try:
+            # strict: a damaged file is refused instead of shown with grey where its data ends.
+            pixels: Pixels = simplejpeg.decode_jpeg(
+                encoded, "RGB", min_height=reduced_height, min_width=reduced_width, buffer=self._buffer, strict=True
+            )
+        except ValueError as error:
+            raise BadImage(f"damaged JPEG ({_first_line(error)})") from None
+        return _upright(pixels, orientation)
+
+
+def prepare(encoded: bytes, spec: Preprocess) -> Pixels:
+    """Encoded file to uint8 (height, width, 3) RGB of its own memory. Raises BadImage with the reason."""
+    return np.array(Preparer(spec).prepare(encoded))
+
+
+def prepare_frame(frame: Pixels, spec: Preprocess) -> Pixels:
+    """Raw camera frame, uint8 (h, w, 3) RGB or (h, w) grey, to uint8 (height, width, 3) RGB.
+
+    Equal to `prepare` of a losslessly encoded file. A JPEG of the same scene differs by its compression and by the
+    decoder's own reduction: `edgecnn verify` measures by how much and bounds what it does to decisions.
+    """
+    return np.array(Preparer(spec).prepare_frame(frame))
+
+
+def decode_whole(encoded: bytes) -> Pixels:
+    """Encoded file to upright RGB pixels at full size: what a camera would have handed over. Raises BadImage."""
+    if not encoded:
+        raise BadImage("empty file (0 bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(encoded))
+            _check_size(image.height, image.width)
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise BadImage(f"animated or multi-page image ({frames} frames): save the frame you mean")
+            image.load()
+            return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+    except UnidentifiedImageError:
+        raise BadImage("not an image in a format that is read here (JPEG, PNG, BMP, TIFF, WebP, …)") from None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombWarning) as error:
+        raise BadImage(f"damaged or unreadable ({_first_line(error)})") from None
+
+
+def reduction(height: int, width: int, spec: Preprocess) -> int:
+    """The power of two (at most 8) by which an upright image is reduced before the resize."""
+    if spec.fit == "center-crop":
+        height = width = int(min(height, width) * spec.crop)
+    for factor in _FACTORS:
+        if height >= factor * spec.height and width >= factor * spec.width:
+            return factor
+    return 1
+
+
+def _crop_box(height: int, width: int, spec: Preprocess) -> tuple[float, float, float, float]:
+    if spec.fit == "stretch":
+        return (0, 0, width, height)
+    side = min(height, width) * spec.crop
+    left, top = (width - side) / 2, (height - side) / 2
+    return (left, top, left + side, top + side)
+
+
+def _check_size(height: int, width: int) -> None:
+    if height * width > MAX_PIXELS:
+        raise BadImage(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused")
+
+
+def _as_rgb(frame: Pixels) -> Pixels:
+    if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3):
+        raise UserError(
+            f"frame: {frame.dtype} {frame.shape} is not uint8 (h, w, 3) RGB or (h, w) grey: convert it first"
+        )
+    if frame.ndim == 2:
+        frame = np.repeat(frame[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(frame)
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow's own conversion clips at 255. Mode I is what it opens some 16-bit files as.
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise BadImage("floating-point pixels have no defined range: save it with 8 or 16 bits")
+    return np.asarray(image.convert("RGB"))
+
+
+def _orientation(encoded: bytes) -> int:
+    if b"Exif\0\0" not in encoded[:65536]:
+        return 1
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            value: Any = image.getexif().get(_ORIENTATION_TAG, 1)
+    except (OSError, SyntaxError, ValueError):
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    if orientation == 1:
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

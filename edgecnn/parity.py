@@ -1,0 +1,162 @@
+"""From raw images again: each variant is opened in its own engine and must answer as the trained network did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Check, FrameCheck, Frozen, Precision, Preprocess, load_bundle
+from edgecnn.data import find_images
+from edgecnn.errors import UserError
+from edgecnn.evaluate import Labels, compare, frames_against_files
+from edgecnn.imaging import Images, Preparer, decode_whole
+from edgecnn.runtimes import Session, installed, open_session
+
+REFERENCE_FILE = "reference.npz"
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Eager fp32 on the test split."""
+
+    names: tuple[str, ...]
+    sha256: tuple[str, ...]
+    labels: Labels
+    logits: NDArray[np.float32]
+    """(n, classes)."""
+
+
+class Verified(Frozen):
+    """What `edgecnn verify` found."""
+
+    variant: str
+    passed: bool
+    reason: str | None
+    check: Check | None
+
+
+def prepare_files(paths: Sequence[Path], spec: Preprocess) -> Images:
+    """Encoded files to uint8 (n, height, width, 3)."""
+    preparer = Preparer(spec)
+    images = np.empty((len(paths), spec.height, spec.width, 3), np.uint8)
+    for index, path in enumerate(paths):
+        images[index] = preparer.prepare(path.read_bytes())
+    return images
+
+
+def prepare_as_frames(paths: Sequence[Path], spec: Preprocess) -> Images:
+    """The same files as if a camera had delivered their full-size pixels: uint8 (n, height, width, 3)."""
+    preparer = Preparer(spec)
+    return np.stack([np.array(preparer.prepare_frame(decode_whole(path.read_bytes()))) for path in paths])
+
+
+def run_files(session: Session, paths: Sequence[Path], spec: Preprocess) -> NDArray[np.float32]:
+    """Logits (n, classes) from encoded files, one by one as a device would."""
+    preparer = Preparer(spec)
+    return np.concatenate([session.run(preparer.prepare(path.read_bytes())[None]) for path in paths])
+
+
+def refusal(check: Check, precision: Precision, accuracy_loss_limit: float, fp32_tolerance: float) -> str | None:
+    """Why a variant must not be used; None where it may."""
+    if not np.isfinite(check.max_logit_error):
+        return "its outputs are not finite numbers"
+    if precision == "fp32" and check.max_logit_error > fp32_tolerance:
+        return (
+            f"logits differ from the trained network's by {check.max_logit_error:.1e} of their scale "
+            f"(limit {fp32_tolerance:.0e})"
+        )
+    if check.loss_points > accuracy_loss_limit:
+        return (
+            f"loses {check.loss_points:.1f} points of accuracy on {check.images} test images "
+            f"(limit {accuracy_loss_limit:g}; {len(check.flips)} decisions flipped)"
+        )
+    if precision == "int8" and check.largest_decision_share > max(0.9, check.largest_label_share + 0.2):
+        return f"has collapsed: {check.largest_decision_share:.0%} of its decisions are one class"
+    return None
+
+
+def check_frames(
+    session: Session, paths: Sequence[Path], spec: Preprocess, limit: float, file_logits: NDArray[np.float32]
+) -> FrameCheck:
+    """Measure what a raw frame changes against its encoded file: pixels, logits, decisions."""
+    frames = prepare_as_frames(paths, spec)
+    logits = np.concatenate([session.run(frame[None]) for frame in frames])
+    found = frames_against_files(frames, prepare_files(paths, spec), logits, file_logits)
+    return FrameCheck.model_validate({**found, "limit": limit, "within": found["agreement"] >= limit})
+
+
+def save_reference(reference: Reference, path: Path) -> None:
+    """Write reference.npz (arrays only, no pickle)."""
+    np.savez_compressed(
+        path,
+        names=np.array(reference.names),
+        sha256=np.array(reference.sha256),
+        labels=reference.labels,
+        logits=reference.logits,
+    )
+
+
+def load_reference(path: Path) -> Reference:
+    """Read reference.npz."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Reference(
+                names=tuple(str(name) for name in arrays["names"]),
+                sha256=tuple(str(digest) for digest in arrays["sha256"]),
+                labels=arrays["labels"],
+                logits=arrays["logits"],
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a reference file ({error}): export the bundle again") from None
+
+
+def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Progress | None = None) -> list[Verified]:
+    """Check every variant of a bundle again, from the encoded test images, which are found in `data` by content hash.
+
+    Needs no torch: eager fp32's logits travel with the bundle. Raises UserError where the bundle is damaged or test
+    images are missing.
+    """
+    bundle = load_bundle(folder)
+    reference = load_reference(folder / REFERENCE_FILE)
+    found = find_images(data, reference.sha256)
+    missing = [name for name, digest in zip(reference.names, reference.sha256, strict=True) if digest not in found]
+    if missing:
+        raise UserError(
+            f"{data}: {len(missing)} of the {len(reference.names)} test images are not there (such as {missing[0]}): "
+            "give the folder that the bundle was made from"
+        )
+    paths = [found[digest] for digest in reference.sha256]
+    chosen = [bundle.artifact(name) for name in variants] or list(bundle.artifacts)
+    results = []
+    for artifact in chosen:
+        if progress:
+            progress(artifact.variant)
+        if not installed(artifact.runtime):
+            reason = f"{artifact.runtime} is not installed here"
+            results.append(Verified(variant=artifact.variant, passed=False, reason=reason, check=None))
+            continue
+        session = open_session(folder, artifact, bundle.threads)
+        try:
+            logits = run_files(session, paths, bundle.preprocess)
+        finally:
+            session.close()
+        check = compare_with(reference, logits, bundle.classes, bundle.good_class, bundle.accuracy_loss_limit)
+        refused = refusal(check, artifact.precision, bundle.accuracy_loss_limit, bundle.fp32_tolerance)
+        results.append(Verified(variant=artifact.variant, passed=refused is None, reason=refused, check=check))
+    return results
+
+
+def compare_with(
+    reference: Reference,
+    logits: NDArray[np.float32],
+    classes: Sequence[str],
+    good_class: str | None,
+    loss_limit: float,
+) -> Check:
+    """Judge logits of the reference's images."""
+    return compare(logits, reference.logits, reference.labels, reference.names, classes, good_class, loss_limit)

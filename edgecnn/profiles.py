@@ -1,0 +1,123 @@
+"""Strict TOML to frozen profiles: the targets to export for, the suites to bench."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from edgecnn.artifact import Frozen, Model, Precision, problems
+from edgecnn.errors import UserError, not_one_of
+
+_PACKAGED = Path(__file__).parent / "_profiles"
+_REPOSITORY = Path(__file__).parent.parent
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*ms\s*@\s*p(\d+(?:\.\d+)?)")
+
+
+class Budget(Frozen):
+    """Milliseconds at a percentile, end to end: from encoded bytes in memory to decision."""
+
+    milliseconds: float = Field(gt=0)
+    percentile: float = Field(gt=0, lt=100)
+
+    def __str__(self) -> str:
+        return f"{self.milliseconds:g}ms@p{self.percentile:g}"
+
+
+class VariantSpec(Frozen):
+    """A variant that a target asks for."""
+
+    format: str
+    precision: Precision
+    runtime: str
+
+    @property
+    def variant(self) -> str:
+        """format-precision, such as onnx-int8."""
+        return f"{self.format}-{self.precision}"
+
+
+class Target(Frozen):
+    """A machine to export for: export/<name>.toml."""
+
+    name: str
+    description: str
+    machine: Literal["x86_64", "aarch64"]
+    """Processor architecture: a verdict from another one is not a verdict for this target."""
+    threads: int = Field(ge=1, le=256)
+    budget: str
+    accuracy_loss_limit: float = Field(gt=0, le=100)
+    """Points of top-1 that a variant may lose against fp32."""
+    fp32_tolerance: float = Field(default=1e-4, gt=0)
+    """Largest logit error of an fp32 variant, relative to the logit scale."""
+    frame_agreement: float = Field(default=0.98, gt=0, le=1)
+    """Least share of equal decisions between a raw frame and its encoded file."""
+    calibration_images: int = Field(default=300, ge=1)
+    variants: tuple[VariantSpec, ...] = Field(min_length=1)
+
+    @field_validator("budget")
+    @classmethod
+    def _budget_parses(cls, value: str) -> str:
+        return str(parse_budget(value))
+
+    @model_validator(mode="after")
+    def _variants_differ(self) -> Target:
+        names = [spec.variant for spec in self.variants]
+        if len(set(names)) != len(names):
+            raise ValueError("two variants have the same format and precision")
+        return self
+
+
+def parse_budget(text: str) -> Budget:
+    """`30ms@p99` to a Budget. UserError (a ValueError for pydantic's sake is not needed) where it is anything else."""
+    match = _BUDGET.fullmatch(text.strip())
+    if not match or float(match[1]) <= 0 or not 0 < float(match[2]) < 100:
+        raise UserError(f"budget: {text!r} is not a latency at a percentile, such as 30ms@p99")
+    return Budget(milliseconds=float(match[1]), percentile=float(match[2]))
+
+
+def target_names() -> list[str]:
+    """Names of the targets that come with edgecnn."""
+    return sorted(path.stem for path in _folder("export").glob("*.toml"))
+
+
+def load_target(name_or_path: str) -> Target:
+    """A target by name, or from a TOML file of the user's. UserError where it is neither, or the file has mistakes."""
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = _folder("export") / f"{name_or_path}.toml"
+        if not path.is_file():
+            accepted = ", ".join(target_names())
+            raise not_one_of("target", name_or_path, f"{accepted}, or a path to a .toml file like theirs")
+    return _load(path, Target)
+
+
+def _folder(name: str) -> Path:
+    """Profiles ship in the wheel; in a checkout they are the top-level folders themselves."""
+    packaged = _PACKAGED / name
+    return packaged if packaged.is_dir() else _REPOSITORY / name
+
+
+def _load(path: Path, model: type[Model]) -> Model:
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    try:
+        # TOML has lists where the models have tuples: lax about that, strict about everything else.
+        return model.model_validate(_tuples(document))
+    except ValidationError as error:
+        raise UserError(f"{path.name}: {problems(error)}") from None
+
+
+def _tuples(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(_tuples(item) for item in value)
+    return value

@@ -1,0 +1,82 @@
+"""Numbers to text: a share always with its count, a latency with three digits, nothing known as a dash."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from edgecnn.intervals import clopper_pearson
+
+UNKNOWN = "–"
+_SPACE = "\N{NO-BREAK SPACE}"
+_MINUS = "\N{MINUS SIGN}"
+_MIB = 1024 * 1024
+
+
+def milliseconds(value: float | None) -> str:
+    """Three significant digits, without the unit."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def mebibytes(size: int | None) -> str:
+    """Bytes to MiB, without the unit."""
+    if size is None:
+        return UNKNOWN
+    value = size / _MIB
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+
+
+def percent(share: float | None) -> str:
+    """0.9561 to 95.6 %; only a share of exactly 1 is shown as 100."""
+    if share is None:
+        return UNKNOWN
+    value = 100 * share
+    if 99.95 <= value < 100:
+        return f"{value:.2f}".replace("100.00", "99.99") + f"{_SPACE}%"
+    return f"{value:.0f}{_SPACE}%" if value in (0, 100) else f"{value:.1f}{_SPACE}%"
+
+
+def between(low: float, high: float) -> str:
+    """Two shares to [92.9, 97.4] (percent)."""
+    return f"[{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def proportion(share: float, images: int) -> str:
+    """A share of images with its count and its 95 % interval (Clopper and Pearson)."""
+    count = round(share * images)
+    return f"{percent(share)} ({count:,}/{images:,}) {between(*clopper_pearson(count, images))}"
+
+
+def points(value: float) -> str:
+    """Percentage points, signed, with a true minus; zero has no sign."""
+    return signed(value, 1)
+
+
+def signed(value: float, digits: int) -> str:
+    """A signed number with a true minus."""
+    text = f"{value:+.{digits}f}".replace("-", _MINUS)
+    return text[1:] if float(f"{value:.{digits}f}") == 0 else text
+
+
+def probability(value: float) -> str:
+    """A p-value: two digits, tiny ones as a limit."""
+    return "< 0.001" if value < 0.001 else f"{value:.2g}" if value < 1 else "1"
+
+
+def millions(value: int) -> str:
+    """A count in millions, without the unit."""
+    return f"{value / 1e6:,.1f}" if value >= 1e5 else f"{value / 1e6:,.3f}"
+
+
+def moment(iso: str) -> str:
+    """ISO 8601 to 2026-11-20 23:40 UTC; as it came where it is not one."""
+    try:
+        return f"{datetime.fromisoformat(iso).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return iso
+
+
+def counted(number: int, word: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {word}" + ("" if number == 1 else "s")

@@ -1,0 +1,84 @@
+"""The engines: one file each, found by listing this folder. An engine is imported by the function that opens it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Artifact, Precision
+from edgecnn.errors import MissingExtra, not_one_of
+from edgecnn.imaging import Images
+
+Logits: TypeAlias = NDArray[np.float32]
+"""float32 (n, classes)."""
+
+
+class Session(Protocol):
+    """An open artifact."""
+
+    def run(self, images: Images) -> Logits:
+        """uint8 (n, h, w, 3) RGB at model size to float32 (n, classes)."""
+        ...
+
+    def executed(self) -> Mapping[str, Any]:
+        """What the engine really runs, read from the engine: layers by precision, provider, conversions."""
+        ...
+
+    def close(self) -> None:
+        """Free the engine. The session must not be used afterwards."""
+        ...
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """An engine."""
+
+    runs: tuple[str, ...]
+    """Formats that it opens."""
+    module: str
+    """What must be importable."""
+    library: str
+    """Distribution name, for versions."""
+    extra: str | None
+    """The extra of edgecnn that installs it; None where the base install has it."""
+    open: Callable[[Path, Precision, int], Session]
+    """(main file, precision, threads) to a session."""
+
+
+def names() -> list[str]:
+    """Every runtime there is, without importing one."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def get(name: str) -> Runtime:
+    """The runtime of that name. UserError where there is none."""
+    if name not in names():
+        raise not_one_of("runtime", name, names())
+    runtime: Runtime = importlib.import_module(f"{__name__}.{name}").RUNTIME
+    return runtime
+
+
+def installed(name: str) -> bool:
+    """Whether the runtime's engine can be imported here (without importing it)."""
+    return importlib.util.find_spec(get(name).module) is not None
+
+
+def open_session(folder: Path, artifact: Artifact, threads: int) -> Session:
+    """Open a bundle's artifact in its runtime. Raises MissingExtra where the engine is not installed."""
+    return open_file(folder / artifact.files[0], artifact.runtime, artifact.precision, threads)
+
+
+def open_file(path: Path, runtime_name: str, precision: Precision, threads: int) -> Session:
+    """Open an artifact's main file."""
+    runtime = get(runtime_name)
+    if not installed(runtime_name):
+        raise MissingExtra(runtime.library, runtime.extra or "all")
+    return runtime.open(path, precision, threads)

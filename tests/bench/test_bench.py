@@ -1,0 +1,191 @@
+"""Tests of a whole bench: a real bundle, a real engine, a process for each variant. No latency is asserted on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgecnn import bench as package
+from edgecnn.artifact import Choice, load_bundle
+from edgecnn.bench import NULL_VARIANT, Skipped, Summary, bench, overall, read_runs, results_path, summarize, table
+from edgecnn.bench import host
+from edgecnn.bench.process import child_environment
+from edgecnn.errors import UserError
+from edgecnn.profiles import Budget
+
+GENEROUS = Budget(milliseconds=60_000.0, percentile=90.0)
+
+
+def test_a_bundle_is_measured_against_its_budget_and_stays_whole(bundle_folder: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    out = tmp_path / "out" / "runs.jsonl"
+    rows = bench(bundle_folder, budget=GENEROUS, samples=60, out=out, progress=said.append)
+    null, row = rows
+    assert isinstance(null, Summary)
+    assert isinstance(row, Summary)
+    assert (null.variant, null.verdict) == (NULL_VARIANT, None)
+    assert (row.variant, row.samples, row.int8_layers, row.float_layers) == ("onnx-fp32", 60, 0, 1)
+    assert row.verdict is not None
+    assert row.verdict.outcome == "PASS"
+    assert overall(rows).exit_code == 0
+    assert not [note for note in row.notes if "decided otherwise" in note]
+    assert [summarize(run, GENEROUS) for run in read_runs(out)] == rows
+    assert len(table(rows)) == 2
+    assert said[-1].endswith("runs.jsonl")
+    load_bundle(bundle_folder)
+
+
+def test_the_child_pins_threads_and_takes_memory_of_its_own(bundle_folder: Path, tmp_path: Path) -> None:
+    held = bytearray(os.urandom(1)) * (300 * 2**20)
+    bench(bundle_folder, samples=5, out=tmp_path / "runs.jsonl")
+    null, run = read_runs(tmp_path / "runs.jsonl")
+    assert run.threads == 1
+    assert run.host.machine == host.machine()
+    if run.peak_rss_bytes is not None and null.peak_rss_bytes is not None:
+        # What this process holds is not counted, and the engine's own share shows.
+        assert run.peak_rss_bytes < len(held)
+        assert run.peak_rss_bytes > null.peak_rss_bytes
+
+
+def test_fewer_samples_than_the_percentile_needs_are_inconclusive(bundle_folder: Path, tmp_path: Path) -> None:
+    rows = bench(bundle_folder, budget=GENEROUS, samples=43, out=tmp_path, null=False)
+    assert overall(rows).exit_code == 3
+    assert "43 samples are too few to bound p90" in overall(rows).reason
+    assert len(list(tmp_path.glob("tiny-*.jsonl"))) == 1
+
+
+def test_a_missing_engine_is_a_row_with_the_reason(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change_bundle
+) -> None:
+    change_bundle(choice=Choice(variant="onnx-fp32", reason="the only one"))
+    monkeypatch.setattr(package.runtimes, "installed", lambda name: False)
+    rows = bench(bundle_folder, out=tmp_path / "runs.jsonl", null=False)
+    assert rows == [
+        Skipped(variant="onnx-fp32", chosen=True, reason="onnxruntime is not installed: pip install 'edgecnn[all]'")
+    ]
+    assert overall(rows).exit_code == 3
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_an_engine_that_refuses_its_file_is_a_row_and_the_others_go_on(
+    bundle_folder: Path, tmp_path: Path, change_bundle
+) -> None:
+    (bundle_folder / "bad.onnx").write_bytes(b"not a network")
+    good = load_whatever(change_bundle()).artifacts[0]
+    bad = good.model_copy(update={"variant": "onnx-int8", "precision": "int8", "files": ("bad.onnx",)})
+    change_bundle(artifacts=(bad, good))
+    rows = bench(bundle_folder, budget=GENEROUS, samples=50, out=tmp_path / "runs.jsonl", null=False)
+    assert [type(row) for row in rows] == [Skipped, Summary]
+    assert isinstance(rows[0], Skipped)
+    assert "ONNX Runtime cannot open it" in rows[0].reason
+    assert overall(rows).outcome == "PASS"
+
+
+def load_whatever(folder: Path):
+    return load_bundle(folder)
+
+
+def test_a_runtime_that_this_edgecnn_does_not_know_is_a_row(bundle_folder: Path, tmp_path: Path, change_bundle) -> None:
+    artifact = load_bundle(bundle_folder).artifacts[0].model_copy(update={"runtime": "abacus"})
+    change_bundle(artifacts=(artifact,))
+    (row,) = bench(bundle_folder, samples=5, out=tmp_path / "runs.jsonl", null=False)
+    assert isinstance(row, Skipped)
+    assert "'abacus' is not one of" in row.reason
+
+
+def test_a_target_of_another_architecture_is_never_judged_here(
+    bundle_folder: Path, tmp_path: Path, change_bundle
+) -> None:
+    change_bundle(machine="riscv64")
+    rows = bench(bundle_folder, budget=GENEROUS, samples=50, out=tmp_path / "runs.jsonl", null=False)
+    assert overall(rows).outcome == "INCONCLUSIVE"
+    assert f"measured on {host.machine()}, the target is riscv64" in overall(rows).reason
+
+
+def test_a_damaged_bundle_is_not_measured(bundle_folder: Path, tmp_path: Path) -> None:
+    (bundle_folder / "onnx-fp32.onnx").write_bytes(b"changed")
+    with pytest.raises(UserError, match=r"onnx-fp32\.onnx is damaged"):
+        bench(bundle_folder, out=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"variants": ["onnx-int4"]}, "'onnx-int4' is not in the bundle: it has onnx-fp32"),
+        ({"threads": 0}, "threads: 0 is not a number of threads"),
+        ({"samples": 0}, "samples: 0 is not a number of samples"),
+        ({"images": Path("absent")}, "absent: no such folder"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_runs(
+    bundle_folder: Path, tmp_path: Path, arguments: dict, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        bench(bundle_folder, out=tmp_path / "runs.jsonl", **arguments)
+    assert not (tmp_path / "runs.jsonl").exists()
+
+
+def test_a_bundle_without_variants_has_nothing_to_measure(bundle_folder: Path, change_bundle) -> None:
+    change_bundle(artifacts=())
+    with pytest.raises(UserError, match="no variant to measure"):
+        bench(bundle_folder)
+
+
+def test_results_never_go_into_the_bundle(bundle_folder: Path) -> None:
+    bundle = load_bundle(bundle_folder)
+    for out in (bundle_folder / "runs.jsonl", bundle_folder, bundle_folder / "golden" / ".." / "x"):
+        with pytest.raises(UserError, match="inside the bundle"):
+            results_path(bundle_folder, bundle, out)
+
+
+def test_results_go_to_runs_of_this_kind_of_host(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = results_path(bundle_folder, load_bundle(bundle_folder))
+    assert path.parts[:3] == ("runs", "bench", host.slug(host.fingerprint()))
+    assert path.name.startswith("tiny-")
+
+
+@pytest.mark.parametrize(("percentile", "samples"), [(50.0, 1000), (99.0, 1000), (99.9, 4603)])
+def test_the_default_number_of_samples_is_enough(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, percentile: float, samples: int
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(package, "_measure_variant", lambda *_: "not today")
+    budget = Budget(milliseconds=1.0, percentile=percentile)
+    bench(bundle_folder, budget=budget, out=tmp_path / "runs.jsonl", null=False, progress=said.append)
+    assert f"{samples:,} samples" in said[0]
+
+
+def test_a_run_loads_no_training_library(bundle_folder: Path, tmp_path: Path) -> None:
+    """What the child imports, in a fresh interpreter, up to the last unit of a real variant."""
+    job = {
+        "bundle": str(bundle_folder),
+        "variant": "onnx-fp32",
+        "images": None,
+        "plan": {"samples": 5, "window": 2, "windows": 2},
+        "threads": 1,
+        "out": str(tmp_path / "run.json"),
+    }
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    code = (
+        "import json, sys; from edgecnn.bench import child; code = child.main(sys.argv[1:]);"
+        "print(json.dumps([code, sorted({name.split('.')[0] for name in sys.modules})]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code, str(tmp_path / "job.json")],
+        env=child_environment(os.environ, 1),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code_of_child, modules = json.loads(done.stdout)
+    assert code_of_child == 0
+    assert "onnxruntime" in modules
+    assert not {"torch", "torchvision", "timm", "onnx", "nncf", "openvino", "scipy", "sklearn"} & set(modules)

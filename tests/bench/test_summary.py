@@ -1,0 +1,92 @@
+"""Tests of what is derived from raw runs."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgecnn.bench.records import NULL_VARIANT
+from edgecnn.bench.summary import summarize
+from edgecnn.profiles import Budget
+
+BUDGET = Budget(milliseconds=30.0, percentile=99.0)
+
+
+def test_a_row_is_derived_from_the_raw_latencies(make_run) -> None:
+    row = summarize(make_run([float(1 + number % 100) / 10 for number in range(1000)]), BUDGET, chosen=True)
+    assert (row.p50_ms, row.p90_ms, row.p99_ms) == (5.0, 9.0, 9.9)
+    assert row.upper_ms == 10.0
+    assert row.stages["infer"].p50_ms == pytest.approx(3.5)
+    assert row.stages["decode"].p99_ms == pytest.approx(0.99)
+    assert (row.samples, row.warmup, row.threads, row.threads_used, row.os_threads) == (1000, 60, 2, 2.0, 5)
+    assert (row.params, row.macs, row.flops) == (2_200_000, 300_000_000, 600_000_000)
+    assert (row.int8_layers, row.float_layers, row.open_ms) == (53, 1, 80.0)
+    assert row.verdict is not None
+    assert (row.verdict.outcome, row.chosen, row.notes) == ("PASS", True, ())
+
+
+def test_a_budget_at_another_percentile_bounds_that_one(make_run) -> None:
+    run = make_run([float(1 + number % 100) / 10 for number in range(1000)])
+    row = summarize(run, Budget(milliseconds=9.5, percentile=90.0))
+    assert row.upper_ms is not None
+    assert 9.0 <= row.upper_ms <= 9.5
+    assert row.verdict is not None
+    assert row.verdict.outcome == "PASS"
+
+
+def test_the_null_session_has_no_verdict(make_run) -> None:
+    run = make_run()
+    subject = run.subject.model_copy(update={"variant": NULL_VARIANT, "macs": None, "params": None})
+    row = summarize(run.model_copy(update={"subject": subject, "executed": {}}), BUDGET)
+    assert (row.verdict, row.flops, row.int8_layers) == (None, None, None)
+
+
+def test_a_run_on_another_architecture_is_no_verdict(make_run) -> None:
+    run = make_run()
+    row = summarize(make_run(host=run.host.model_copy(update={"machine": "x86_64"})), BUDGET)
+    assert row.verdict is not None
+    assert row.verdict.outcome == "INCONCLUSIVE"
+    assert row.verdict.reason.startswith("measured on x86_64, the target is aarch64: run `edgecnn bench` on the target")
+
+
+def test_a_run_under_emulation_is_no_verdict(make_run) -> None:
+    run = make_run()
+    row = summarize(make_run(host=run.host.model_copy(update={"kernel_machine": "x86_64"})), BUDGET)
+    assert row.verdict is not None
+    assert row.verdict.outcome == "INCONCLUSIVE"
+    assert "emulation (aarch64 on a x86_64 kernel)" in row.verdict.reason
+
+
+def test_a_throttled_run_is_no_verdict(make_run) -> None:
+    run = make_run()
+    row = summarize(make_run(after=run.after.model_copy(update={"pi_throttled": 0x20002})), BUDGET)
+    assert row.verdict is not None
+    assert row.verdict.outcome == "INCONCLUSIVE"
+    assert row.verdict.reason.startswith("throttled (frequency capped)")
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "note"),
+    [
+        ("samples", {"steady": False}, "not steady after 20 s of warm-up"),
+        ("before", {"load_average": (3.0, 1.0, 1.0)}, "load average 3.0 on 4 processors"),
+        ("after", {"steal_ticks": 500, "total_ticks": 5000}, "other virtual machines took 50 %"),
+        ("after", {"quota_throttles": 7}, "stopped 7 times at its processor quota"),
+        ("host", {"usable_cpus": 1.5}, "2 threads on 1.5 usable processors"),
+        ("samples", {"decisions": ((0, 0.9), (2, 0.8))}, "1 of 2 golden images are decided otherwise"),
+    ],
+)
+def test_notes_say_what_is_odd_and_decide_nothing(make_run, part: str, change: dict, note: str) -> None:
+    run = make_run()
+    row = summarize(make_run(**{part: getattr(run, part).model_copy(update=change)}), BUDGET)
+    assert [note in said for said in row.notes] == [True]
+    assert row.verdict is not None
+    assert row.verdict.outcome == "PASS"
+
+
+def test_a_thinned_folder_is_noted(make_run) -> None:
+    assert summarize(make_run(images_found=9999), BUDGET).notes == ("2 of 9,999 images, evenly spaced by name",)
+
+
+def test_engines_that_do_not_tell_their_layers_are_unknown(make_run) -> None:
+    row = summarize(make_run(executed={"providers": ["CPU"]}), BUDGET)
+    assert (row.int8_layers, row.float_layers) == (None, None)
