@@ -253,6 +253,14 @@ def parse(model: type[Model], data: str | bytes, where: str) -> Model:
         raise UserError(f"{where}: {problems(error)}") from None
 
 
+def checked(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
+    """Values to a frozen model; every problem in one UserError."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {problems(error)}") from None
+
+
 def problems(error: ValidationError) -> str:
     """All of pydantic's findings on one line."""
     found = [

@@ -1,4 +1,4 @@
-"""The fine-tuned network on disk: weights.safetensors, and checkpoint.json that says what they are and proves them whole."""
+"""The fine-tuned network on disk: weights.safetensors and the checkpoint.json that describes and proves them."""
 
 from __future__ import annotations
 
@@ -81,6 +81,8 @@ class Checkpoint(Frozen):
     options: Mapping[str, Any] = Field(default_factory=dict)
     """Every option that training ran with."""
     seed: int
+    device: str
+    """Where it was trained; another device or number of threads gives other last bits."""
     splits: Mapping[str, Sha256]
     """train, val, test: `edgecnn.data.split_hash` of each."""
     cost: Cost
@@ -106,7 +108,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     path = folder / CHECKPOINT
     if not path.is_file():
-        raise UserError(f"{folder}: no {CHECKPOINT} there (expected a checkpoint folder, made by `edgecnn train`)")
+        raise UserError(f"{folder}: no {CHECKPOINT} there (expected a checkpoint folder, made by `edgecnn finetune`)")
     try:
         document: dict[str, Any] = json.loads(path.read_bytes())
         claimed = document.pop("content_sha256")

@@ -21,7 +21,8 @@ _CHEAP = {
     "fill_", "zeros", "ones", "ones_like", "zeros_like", "arange", "index", "gather", "eq", "ne", "lt", "gt", "le",
     "ge", "max", "min", "maximum", "minimum", "masked_fill", "masked_fill_", "repeat", "expand", "roll", "floor_divide",
     "remainder", "floor", "ceil", "log", "meshgrid", "pixel_shuffle", "pixel_unshuffle", "layer_norm", "group_norm",
-    "where", "clone", "copy_", "bitwise_not", "clamp_min", "clamp_max", "sin", "cos", "expand_as", "bernoulli_", "amax", "amin", "normalize", "lift_fresh",
+    "where", "clone", "copy_", "bitwise_not", "clamp_min", "clamp_max", "sin", "cos", "expand_as",
+    "bernoulli_", "amax", "amin", "normalize", "lift_fresh",
 }  # fmt: skip
 """One operation an element at most: elementwise, reducing or moving. Any other that fvcore does not count is listed."""
 
@@ -32,8 +33,6 @@ def measure_cost(module: nn.Module, height: int, width: int) -> Cost:
     `module` takes float32 (1, 3, height, width). Counted by fvcore on a trace. Fused attention is not counted and is
     listed in `uncounted`, as is any operation that is not known to be cheap.
     """
-    from fvcore.nn import FlopCountAnalysis
-
     parameter = next(module.parameters())
     images = torch.zeros(1, 3, height, width, dtype=parameter.dtype, device=parameter.device)
     logger = logging.getLogger("fvcore.nn.jit_analysis")
@@ -41,7 +40,9 @@ def measure_cost(module: nn.Module, height: int, width: int) -> Cost:
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # of the tracer: the trace is thrown away
+            warnings.simplefilter("ignore")  # fvcore's import and the tracer's: the trace is thrown away
+            from fvcore.nn import FlopCountAnalysis
+
             analysis = FlopCountAnalysis(module.eval(), images)
             analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
             counts = analysis.by_operator()

@@ -6,7 +6,7 @@ import platform
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -31,7 +31,7 @@ from edgecnn.artifact import (
 from edgecnn.checkpoint import WEIGHTS, Checkpoint
 from edgecnn.data import Dataset, Item, calibration_items, load_split, split_hash, split_hashes
 from edgecnn.errors import UserError
-from edgecnn.formats import Source, TuningSet
+from edgecnn.formats import Converted, Source
 from edgecnn.imaging import Images
 from edgecnn.parity import (
     REFERENCE_FILE,
@@ -44,6 +44,8 @@ from edgecnn.parity import (
     save_reference,
 )
 from edgecnn.profiles import Target, VariantSpec
+from edgecnn.quantize import quantize
+from edgecnn.quantize.ladder import TuningSet
 from edgecnn.runtimes import installed, open_file, open_session
 
 GOLDEN_PER_CLASS = 10
@@ -77,6 +79,8 @@ class _Job:
     data: Dataset
     target: Target
     source: Source
+    tuning: TuningSet | None
+    """None where no int8 is asked for."""
     reference: Reference
     calibration: tuple[Item, ...]
     folder: Path
@@ -126,11 +130,12 @@ def _prepare(
         logits=_eager(deployed, test),
     )
     calibration = calibration_items(data, target.calibration_images)
-    source = Source(deployed, spec.height, spec.width, work, tuning=None)
-    if any(spec.precision == "int8" for spec in target.variants):
+    source = Source(deployed, spec.height, spec.width, work)
+    tuning = None
+    if any(variant.precision == "int8" for variant in target.variants):
         progress("calibration and validation images")
-        source = replace(source, tuning=_tuning(deployed, checkpoint, data, calibration, target))
-    return _Job(checkpoint, data, target, source, reference, calibration, folder, progress)
+        tuning = _tuning(deployed, checkpoint, data, calibration, target)
+    return _Job(checkpoint, data, target, source, tuning, reference, calibration, folder, progress)
 
 
 def _tuning(
@@ -204,7 +209,7 @@ def _variant(job: _Job, spec: VariantSpec) -> Artifact | LeftOut:
     name, folder = spec.variant, job.folder / spec.variant
     job.progress(f"{name}: convert")
     try:
-        converted = formats.convert(spec.format, job.source, spec.precision, folder)
+        converted = _convert(job, spec, folder)
     except UserError as error:
         return LeftOut(variant=name, reason=str(error))
     except Exception as error:  # converters raise whatever their libraries raise
@@ -233,6 +238,12 @@ def _variant(job: _Job, spec: VariantSpec) -> Artifact | LeftOut:
         executed=executed,
         check=check,
     )
+
+
+def _convert(job: _Job, spec: VariantSpec, folder: Path) -> Converted:
+    if spec.precision == "int8" and job.tuning is not None:
+        return quantize(spec.format, job.source, job.tuning, folder)
+    return formats.convert(spec.format, job.source, spec.precision, folder)
 
 
 def _frames(job: _Job, artifacts: Sequence[Artifact]) -> FrameCheck:

@@ -131,7 +131,9 @@ def decode_whole(encoded: bytes) -> Pixels:
             return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
     except UnidentifiedImageError:
         raise BadImage("not an image in a format that is read here (JPEG, PNG, BMP, TIFF, WebP, …)") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombWarning) as error:
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise BadImage(f"damaged or unreadable ({_first_line(error)})") from None
 
 

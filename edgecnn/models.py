@@ -173,6 +173,9 @@ def save_module(module: nn.Module) -> bytes:
 class Deployed(nn.Module):
     """The network as it is exported: uint8 (n, h, w, 3) RGB in, logits float32 (n, classes) out. Stays in eval mode."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, module: nn.Module, preprocess: Preprocess) -> None:
         super().__init__()
         self.module = module
@@ -196,8 +199,9 @@ class Deployed(nn.Module):
 
 def head_of(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     """Name and layer of the classifier: the last linear layer or 1×1 convolution (squeezenet)."""
-    if hasattr(module, "get_classifier"):
-        layer = module.get_classifier()
+    classifier: Any = getattr(module, "get_classifier", None)  # timm's
+    if classifier is not None:
+        layer = classifier()
         for name, candidate in module.named_modules():
             if candidate is layer and isinstance(candidate, nn.Linear | nn.Conv2d):
                 return name, candidate
@@ -208,6 +212,15 @@ def head_of(module: nn.Module) -> tuple[str, nn.Linear | nn.Conv2d]:
     raise UserError(
         f"{type(module).__name__} has no single linear or 1×1 convolutional classifier: choose another --model"
     )
+
+
+def dropout_of(module: nn.Module) -> float:
+    """Probability of the dropout before the head; 0 where there is none."""
+    rate = getattr(module, "drop_rate", None)  # timm's
+    if rate is not None:
+        return float(rate)
+    layers = _head_dropouts(module)
+    return layers[-1].p if layers else 0.0
 
 
 def stages(module: nn.Module) -> list[Stage]:
@@ -328,13 +341,17 @@ def _create_torchvision(
 
 
 def _set_dropout(module: nn.Module, architecture: _Architecture, dropout: float) -> None:
-    top = head_of(module)[0].partition(".")[0]
-    layers = [layer for layer in module.get_submodule(top).modules() if isinstance(layer, nn.Dropout)]
+    layers = _head_dropouts(module)
     if not layers:
         raise UserError(
             f"{architecture.full} has no dropout before its head: leave --dropout out, or take it from timm:"
         )
     layers[-1].p = dropout
+
+
+def _head_dropouts(module: nn.Module) -> list[nn.Dropout]:
+    top = head_of(module)[0].partition(".")[0]
+    return [layer for layer in module.get_submodule(top).modules() if isinstance(layer, nn.Dropout)]
 
 
 def _preprocess(architecture: _Architecture, size: int | None) -> Preprocess:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgecnn.artifact import Bundle, Choice, load_bundle, write_bundle
 from edgecnn.bench import Skipped, Summary, bench, read_runs, summarize
+from edgecnn.bench.host import fingerprint
 from edgecnn.bench.rows import Row
 from edgecnn.checkpoint import WEIGHTS, read_checkpoint
 from edgecnn.errors import UserError
@@ -91,12 +92,15 @@ def _is_of(bundle: Bundle, run: Path, target: Target) -> bool:
 
 
 def _rows_of(bundle: Bundle, runs: Path, samples: int | None, budget: Budget | None) -> list[Row]:
-    """Stored rows; empty where they are not of all the bundle's files, or of fewer samples than are asked for."""
+    """Stored rows; empty where they are not of all the bundle's files, this host and its versions, these samples."""
+    here = fingerprint()
     stored = read_runs(runs)
     by_variant = {run.subject.variant: run for run in stored}
     for artifact in bundle.artifacts:
         run = by_variant.get(artifact.variant)
         if run is None or dict(run.subject.files) != {name: bundle.files[name].sha256 for name in artifact.files}:
+            return []
+        if run.host != here or run.threads != bundle.threads:
             return []
         if samples is not None and run.plan.samples != samples:
             return []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from edgecnn.artifact import Frozen, Model, Precision, problems
+from edgecnn.artifact import Frozen, Model, Precision, checked
 from edgecnn.errors import UserError, not_one_of
 
 _PACKAGED = Path(__file__).parent / "_profiles"
@@ -108,14 +108,11 @@ def _load(path: Path, model: type[Model]) -> Model:
         raise UserError(f"{path}: no such file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
-    try:
-        # TOML has lists where the models have tuples: lax about that, strict about everything else.
-        return model.model_validate(_tuples(document))
-    except ValidationError as error:
-        raise UserError(f"{path.name}: {problems(error)}") from None
+    # TOML has lists where the models have tuples: lax about that, strict about everything else.
+    return checked(model, _tuples(document), path.name)
 
 
-def _tuples(value: object) -> object:
+def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Recipes of fine-tuning: what is frozen, at which learning rate the rest is trained, and which recipe fits the data."""
+"""Recipes of fine-tuning: what is frozen, at which rate the rest is trained, and which recipe fits the data."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgecnn.artifact import Frozen
 from edgecnn.errors import UserError
@@ -65,6 +65,12 @@ class Stages(Frozen):
     """The engine: uint8 pixels to float32 logits. Mean and scale are inside the graph."""
     decide: tuple[int, ...]
     """Softmax and largest."""
+
+    @model_validator(mode="after")
+    def _as_many_in_each(self) -> Stages:
+        if len({len(getattr(self, stage)) for stage in STAGES}) != 1:
+            raise ValueError("the stages do not have the same number of units")
+        return self
 
     @property
     def total(self) -> tuple[int, ...]:

@@ -3,7 +3,8 @@
 The k-th smallest of n samples is above the p-quantile with probability P(Bin(n, p) ≤ k − 1), whatever the distribution
 (David and Nagaraja, Order Statistics, 3rd ed., 2003, section 7.1). The smallest such k that reaches the confidence
 gives the upper bound, its mirror image the lower one. What this does assume is that samples are independent and that
-the machine does not change while they are taken; `verdict` looks for the ways in which that fails in practice.
+the machine does not change while they are taken; `verdict` looks for the ways in which that fails in practice. What
+happens more rarely than once in a run, such as a nightly backup, no run can show.
 """
 
 from __future__ import annotations
@@ -147,6 +148,7 @@ def _from_bounds(
     return "INCONCLUSIVE", f"{between}: {hint}", more
 
 
+@lru_cache(maxsize=1024)
 def _more_samples(samples: int, over: int, percent: float, confidence: float) -> int | None:
     """Further samples until a bound clears the budget, if overruns go on at the share seen so far."""
     share, total = over / samples, float(samples)
@@ -154,10 +156,9 @@ def _more_samples(samples: int, over: int, percent: float, confidence: float) ->
     while total < _MOST_SAMPLES:
         total *= 1.1
         size = math.ceil(total)
-        overruns = round(share * size)
-        rank = upper_rank(size, percent, confidence) if towards_pass else lower_rank(size, percent, confidence)
-        # The bound is one of the overruns where its rank is above that of the largest sample within the budget.
-        if rank is not None and (rank > size - overruns) != towards_pass:
+        overruns = math.ceil(share * size) if towards_pass else math.floor(share * size)
+        chance = _at_most(overruns, size, percent) if towards_pass else 1 - _at_most(overruns - 1, size, percent)
+        if chance <= 1 - confidence:
             return _two_digits(size - samples)
     return None
 

@@ -302,6 +302,7 @@ def _fine_tune(
     min_per_class: int,
     restart: bool,
 ) -> Any:
+    from edgecnn.artifact import checked
     from edgecnn.cli.show import progress_bar, say
     from edgecnn.data import load_folder
 
@@ -320,17 +321,8 @@ def _fine_tune(
         _need_training()
         from edgecnn.train import TrainOptions, fine_tune
 
-        options = TrainOptions.of(
-            model=model,
-            weights=weights,
-            recipe=recipe,
-            size=size,
-            fit=fit,
-            epochs=epochs,
-            batch=batch,
-            lr=lr,
-            seed=seed,
-        )
+        asked = {"recipe": recipe, "size": size, "fit": fit, "epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
+        options = checked(TrainOptions, {"model": model, "weights": weights, **asked}, "options")
         return fine_tune(dataset, options, out, bar, restart=restart)
 
 

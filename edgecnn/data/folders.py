@@ -181,7 +181,7 @@ def _without_conflicts(
         labels[item.sha256].add(item.label)
     conflicts = [
         Problem(
-            item.name, f"the same image is labelled {' and '.join(classes[i] for i in sorted(labels[item.sha256]))}"
+            item.name, f"the same image is in {' and '.join(f'{classes[i]}/' for i in sorted(labels[item.sha256]))}"
         )
         for _, item in found
         if len(labels[item.sha256]) > 1

@@ -65,9 +65,7 @@ def load_split(root: Path | None, path: Path) -> Dataset:
     for name in SPLITS:
         for item in items[name]:
             if not item.path.is_file():
-                raise UserError(
-                    f"{item.path}: is in the {name} split of {path} and is not there: give the same data folder"
-                )
+                raise UserError(f"{item.path}: no such file, but {path} has it in {name}: give the same data folder")
             if sha256_of_file(item.path) != item.sha256:
                 raise UserError(f"{item.path}: its bytes changed since the {name} split was made: train again")
     return Dataset(

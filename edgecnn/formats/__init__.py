@@ -10,27 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from edgecnn.artifact import Precision
-from edgecnn.errors import MissingExtra, UserError, not_one_of
-from edgecnn.imaging import Images
-
-
-@dataclass(frozen=True)
-class TuningSet:
-    """What INT8 may be tuned with. No image of the test split is in it."""
-
-    calibration: Images
-    """From the train split."""
-    validation: Images
-    validation_labels: NDArray[np.int64]
-    validation_logits: NDArray[np.float32]
-    """Eager fp32's."""
-    accuracy_loss_limit: float
-    """Points of top-1."""
-    threads: int
+from edgecnn.errors import MissingExtra, not_one_of
 
 
 @dataclass(frozen=True)
@@ -43,14 +24,6 @@ class Source:
     width: int
     work: Path
     """A folder for intermediate files, shared by the conversions of one export."""
-    tuning: TuningSet | None
-    """None where only float variants are made."""
-
-    def for_int8(self) -> TuningSet:
-        """The tuning set; UserError where none was given."""
-        if self.tuning is None:
-            raise UserError("int8 needs calibration images: export from a run folder that has its split")
-        return self.tuning
 
 
 @dataclass(frozen=True)
@@ -68,6 +41,7 @@ class Format:
     """A file format."""
 
     precisions: tuple[Precision, ...]
+    """That a conversion alone gives; int8 is in `edgecnn.quantize`."""
     needs: tuple[str, ...]
     """Modules that must be importable."""
     extra: str
@@ -89,12 +63,21 @@ def get(name: str) -> Format:
 
 
 def convert(name: str, source: Source, precision: Precision, out: Path) -> Converted:
-    """Write `source` in a format. UserError where the format has no such precision or a library is missing."""
+    """Write `source` in a format. UserError where the format has no such precision or a library is missing.
+
+    int8 is not converted to but quantised to: see `edgecnn.quantize`.
+    """
     target = get(name)
     if precision not in target.precisions:
         raise not_one_of(f"{name}: precision", precision, target.precisions)
-    for module in target.needs:
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtra(module, target.extra)
+    require(name)
     out.mkdir(parents=True, exist_ok=True)
     return target.convert(source, precision, out)
+
+
+def require(name: str) -> None:
+    """MissingExtra where a library that writes the format is not installed."""
+    wanted = get(name)
+    for module in wanted.needs:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(module, wanted.extra)

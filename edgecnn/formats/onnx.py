@@ -1,4 +1,4 @@
-"""ONNX: exported by torch.export, slimmed, one file; int8 as static QDQ."""
+"""ONNX: exported by torch.export, slimmed, in one file."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from edgecnn.errors import UserError
 from edgecnn.formats import Converted, Format, Source
 
 OPSET = 20
+NOTES = {"exporter": "torch.onnx (dynamo), onnxslim", "opset": OPSET}
 
 
 def fp32_file(source: Source) -> Path:
@@ -27,14 +28,8 @@ def fp32_file(source: Source) -> Path:
 
 
 def _convert(source: Source, precision: Precision, out: Path) -> Converted:
-    notes = {"exporter": "torch.onnx (dynamo), onnxslim", "opset": OPSET}
-    if precision == "fp32":
-        shutil.copyfile(fp32_file(source), out / "model.onnx")
-        return Converted(files=("model.onnx",), notes=notes)
-    from edgecnn.quantize.onnx_qdq import quantize
-
-    chosen = quantize(fp32_file(source), source.for_int8(), out / "model.onnx", source.work)
-    return Converted(files=("model.onnx",), notes={**notes, **chosen})
+    shutil.copyfile(fp32_file(source), out / "model.onnx")
+    return Converted(files=("model.onnx",), notes=NOTES)
 
 
 def _export(source: Source, path: Path) -> None:
@@ -78,5 +73,5 @@ def _quiet() -> Iterator[None]:
 
 
 FORMAT = Format(
-    precisions=("fp32", "int8"), needs=("torch", "onnx", "onnxscript", "onnxslim"), extra="train", convert=_convert
+    precisions=("fp32",), needs=("torch", "onnx", "onnxscript", "onnxslim"), extra="train", convert=_convert
 )

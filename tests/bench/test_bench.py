@@ -12,8 +12,18 @@ import pytest
 
 from edgecnn import bench as package
 from edgecnn.artifact import Choice, load_bundle
-from edgecnn.bench import NULL_VARIANT, Skipped, Summary, bench, overall, read_runs, results_path, summarize, table
-from edgecnn.bench import host
+from edgecnn.bench import (
+    NULL_VARIANT,
+    Skipped,
+    Summary,
+    bench,
+    host,
+    overall,
+    read_runs,
+    results_path,
+    summarize,
+    table,
+)
 from edgecnn.bench.process import child_environment
 from edgecnn.errors import UserError
 from edgecnn.profiles import Budget
@@ -41,7 +51,7 @@ def test_a_bundle_is_measured_against_its_budget_and_stays_whole(bundle_folder: 
 
 
 def test_the_child_pins_threads_and_takes_memory_of_its_own(bundle_folder: Path, tmp_path: Path) -> None:
-    held = bytearray(os.urandom(1)) * (300 * 2**20)
+    held = bytearray(b"x") * (300 * 2**20)
     bench(bundle_folder, samples=5, out=tmp_path / "runs.jsonl")
     null, run = read_runs(tmp_path / "runs.jsonl")
     assert run.threads == 1
@@ -76,7 +86,7 @@ def test_an_engine_that_refuses_its_file_is_a_row_and_the_others_go_on(
     bundle_folder: Path, tmp_path: Path, change_bundle
 ) -> None:
     (bundle_folder / "bad.onnx").write_bytes(b"not a network")
-    good = load_whatever(change_bundle()).artifacts[0]
+    good = load_bundle(change_bundle()).artifacts[0]
     bad = good.model_copy(update={"variant": "onnx-int8", "precision": "int8", "files": ("bad.onnx",)})
     change_bundle(artifacts=(bad, good))
     rows = bench(bundle_folder, budget=GENEROUS, samples=50, out=tmp_path / "runs.jsonl", null=False)
@@ -84,10 +94,6 @@ def test_an_engine_that_refuses_its_file_is_a_row_and_the_others_go_on(
     assert isinstance(rows[0], Skipped)
     assert "ONNX Runtime cannot open it" in rows[0].reason
     assert overall(rows).outcome == "PASS"
-
-
-def load_whatever(folder: Path):
-    return load_bundle(folder)
 
 
 def test_a_runtime_that_this_edgecnn_does_not_know_is_a_row(bundle_folder: Path, tmp_path: Path, change_bundle) -> None:

@@ -61,7 +61,7 @@ def test_a_death_becomes_one_line(
 
 
 def test_a_users_mistake_crosses_the_process_border(bundle_folder: Path) -> None:
-    with pytest.raises(UserError, match="^'onnx-int8' is not in the bundle: it has onnx-fp32$"):
+    with pytest.raises(UserError, match=r"^'onnx-int8' is not in the bundle: it has onnx-fp32$"):
         process.measure_in_child(bundle_folder, "onnx-int8", None, PLAN, 1)
 
 

@@ -32,6 +32,7 @@ def test_percentiles_and_confidences_lie_inside(percent: float, confidence: floa
         stats.min_samples(percent, confidence)
 
 
+@settings(deadline=None)
 @given(samples=LATENCIES, percent=PERCENTS)
 def test_a_percentile_is_a_sample_that_enough_samples_do_not_exceed(samples: list[float], percent: float) -> None:
     value = stats.percentile(samples, percent)
@@ -172,7 +173,7 @@ def _noise(size: int = 1000, seed: int = 0) -> np.ndarray:
         pytest.param(20 * _noise(), "PASS", id="steady"),
         pytest.param(np.linspace(18, 22, 1000) * _noise(), "PASS", id="a trend that stays far from the budget"),
         pytest.param(np.linspace(18, 25, 1000) * _noise(), "INCONCLUSIVE", id="a trend towards the budget"),
-        pytest.param(np.linspace(45, 33, 1000) * _noise(), "INCONCLUSIVE", id="a trend down to the budget"),
+        pytest.param(np.linspace(45, 25, 1000) * _noise(), "INCONCLUSIVE", id="a trend down to the budget"),
         pytest.param(np.linspace(80, 60, 1000) * _noise(), "FAIL", id="a trend that stays above the budget"),
         pytest.param(20 * _noise() * (1 + 0.2 * np.sin(np.arange(1000) / 20)), "PASS", id="noise that comes and goes"),
         pytest.param(np.r_[20 * _noise(940), 60 * _noise(60)], "INCONCLUSIVE", id="one burst at the end"),
@@ -210,7 +211,7 @@ QUANTILES = {
 
 
 @pytest.mark.parametrize("draw", QUANTILES, ids=lambda draw: draw.__name__.strip("_"))
-def test_a_budget_that_is_missed_by_a_hair_passes_in_at_most_one_percent_of_runs(draw) -> None:  # noqa: ANN001
+def test_a_budget_that_is_missed_by_a_hair_passes_in_at_most_one_percent_of_runs(draw) -> None:
     """2,000 runs of 500 and 1,000 samples whose true p99 is just above the budget. The test itself errs 1 in 10⁶."""
     budget = Budget(milliseconds=QUANTILES[draw] * (1 - 1e-9), percentile=99.0)
     generator = np.random.default_rng(20261102)
@@ -223,7 +224,7 @@ def test_a_budget_that_is_missed_by_a_hair_passes_in_at_most_one_percent_of_runs
 
 
 @pytest.mark.parametrize("draw", QUANTILES, ids=lambda draw: draw.__name__.strip("_"))
-def test_budgets_well_off_the_tail_are_decided(draw) -> None:  # noqa: ANN001
+def test_budgets_well_off_the_tail_are_decided(draw) -> None:
     """The price of caution: independent samples must hardly ever be taken for drift."""
     generator = np.random.default_rng(7)
     runs = draw(generator, (200, 1000))

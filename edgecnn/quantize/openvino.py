@@ -1,4 +1,4 @@
-"""OpenVINO int8 by NNCF: its defaults first, then its accurate bias correction, then more layers in float."""
+"""OpenVINO int8 by NNCF: its default first, then accurate bias correction, then the classifier in float."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgecnn.formats import TuningSet
-from edgecnn.quantize import Rung, climb
+from edgecnn.formats import Converted, Source
+from edgecnn.formats.onnx import fp32_file
+from edgecnn.formats.openvino import FILES, NOTES
+from edgecnn.quantize.ladder import Rung, TuningSet, climb
 
 
-def quantize(model: Any, tuning: TuningSet, out: Path, work: Path) -> dict[str, Any]:
-    """Write the int8 IR to `out` (and its .bin beside it); returns the notes for the record."""
-    make = partial(_quantize_once, model, tuning)
+def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
+    import openvino
+
+    make = partial(_quantize_once, openvino.convert_model(fp32_file(source)), tuning)
     rungs = [
-        Rung("NNCF accurate bias correction", partial(make, fast=False, float_classifier=False)),
         Rung("NNCF fast bias correction", partial(make, fast=True, float_classifier=False)),
+        Rung("NNCF accurate bias correction", partial(make, fast=False, float_classifier=False)),
         Rung("NNCF accurate bias correction, float classifier", partial(make, fast=False, float_classifier=True)),
     ]
-    taken, notes = climb(rungs, "openvino", tuning, work / "openvino-int8", "model.xml")
-    for suffix in (".xml", ".bin"):
-        shutil.copyfile(taken.with_suffix(suffix), out.with_suffix(suffix))
-    return notes
+    taken, notes = climb(rungs, "openvino", tuning, source.work / "openvino-int8", FILES[0])
+    for file in FILES:
+        shutil.copyfile(taken.with_name(file), out / file)
+    return Converted(FILES, {**NOTES, **notes})
 
 
 def _quantize_once(model: Any, tuning: TuningSet, path: Path, *, fast: bool, float_classifier: bool) -> None:
+    # torch, which nncf imports, remarks that there is no CUDA.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     import nncf
     import openvino
 
@@ -48,3 +53,6 @@ def _classifier(model: Any) -> str:
         op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() in ("MatMul", "Convolution")
     ]
     return str(layers[-1])
+
+
+QUANTIZE = _quantize

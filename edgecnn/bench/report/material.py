@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,13 @@ class Variant:
     def name(self) -> str:
         """format-precision."""
         return self.artifact.variant
+
+    @property
+    def bound_ms(self) -> float:
+        """Upper bound of the budget's percentile; p99 where there is none; infinite where it was not measured."""
+        if self.summary is None:
+            return math.inf
+        return self.summary.p99_ms if self.summary.upper_ms is None else self.summary.upper_ms
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class Material:
         """The variant that the headline is about: the chosen one, else the best that was measured."""
         chosen = [variant for variant in self.variants if variant.chosen]
         order = {"PASS": 0, "INCONCLUSIVE": 1, "FAIL": 2}
-        ranked = sorted(self.measured, key=lambda variant: (order[_outcome(variant)], _bound(variant)))
+        ranked = sorted(self.measured, key=lambda variant: (order[_outcome(variant)], variant.bound_ms))
         return next(iter([*chosen, *ranked]), None)
 
 
@@ -147,8 +155,3 @@ def _reference(folder: Path) -> Reference | None:
 
 def _outcome(variant: Variant) -> str:
     return variant.summary.verdict.outcome if variant.summary and variant.summary.verdict else "INCONCLUSIVE"
-
-
-def _bound(variant: Variant) -> float:
-    summary = variant.summary
-    return float("inf") if summary is None else summary.upper_ms or summary.p99_ms

@@ -6,29 +6,30 @@ import logging
 import shutil
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from edgecnn.formats import TuningSet
-from edgecnn.quantize import Rung, climb
+from edgecnn.formats import Converted, Source
+from edgecnn.formats.onnx import NOTES, fp32_file
+from edgecnn.quantize.ladder import Rung, TuningSet, climb
 from edgecnn.quantize.observe import Histogram, Observer, least_error, observe, percentile
 
 
-def quantize(fp32: Path, tuning: TuningSet, out: Path, work: Path) -> dict[str, Any]:
-    """Write the int8 model to `out`; returns the notes for the record."""
+def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
+    fp32 = fp32_file(source)
     histograms = observe(fp32, tuning.calibration, tuning.threads)
     make = partial(_quantize_once, fp32, histograms)
+    classifier = _classifier(fp32)
     rungs = [
         Rung("per channel, percentile 99.99", partial(make, percentile(99.99), ())),
         Rung("per channel, least squared error", partial(make, least_error(), ())),
         Rung("per channel, percentile 99.999", partial(make, percentile(99.999), ())),
-        Rung("per channel, percentile 99.99, float classifier", partial(make, percentile(99.99), _classifier(fp32))),
-        Rung("per channel, least squared error, float classifier", partial(make, least_error(), _classifier(fp32))),
+        Rung("per channel, percentile 99.99, float classifier", partial(make, percentile(99.99), classifier)),
+        Rung("per channel, least squared error, float classifier", partial(make, least_error(), classifier)),
     ]
-    taken, notes = climb(rungs, "onnxruntime", tuning, work / "onnx-int8", "model.onnx")
-    shutil.copyfile(taken, out)
-    return notes
+    taken, notes = climb(rungs, "onnxruntime", tuning, source.work / "onnx-int8", "model.onnx")
+    shutil.copyfile(taken, out / "model.onnx")
+    return Converted(("model.onnx",), {**NOTES, **notes})
 
 
 def _quantize_once(
@@ -74,3 +75,6 @@ def _classifier(fp32: Path) -> tuple[str, ...]:
 
     layers = [node.name for node in onnx.load(fp32).graph.node if node.op_type in ("Gemm", "MatMul", "Conv")]
     return tuple(layers[-1:])
+
+
+QUANTIZE = _quantize

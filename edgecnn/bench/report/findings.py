@@ -1,0 +1,187 @@
+"""What a report says in sentences: the verdict, what to beware of, and what it does not show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgecnn.bench import Summary, Verdict
+from edgecnn.bench.report.material import Material, host_words
+from edgecnn.bench.report.wording import counted, millions, milliseconds, moment, percent, proportion
+from edgecnn.bench.stats import Outcome
+from edgecnn.profiles import Budget
+
+SYMBOLS: dict[Outcome, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
+"""So that colour is not all that tells them apart."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The verdict in one sentence."""
+
+    outcome: Outcome
+    symbol: str
+    sentence: str
+    reason: str
+    """What decided it, in the bench's words."""
+    why_this: str
+    """Why the sentence is about this variant."""
+
+
+def headline(material: Material) -> Headline:
+    """The verdict of the chosen variant (of the best where none was chosen): where, when and how accurate."""
+    outcome, subject = material.overall.outcome, material.subject
+    if subject is None or subject.summary is None or subject.summary.verdict is None or subject.run is None:
+        name = subject.name if subject else "no variant"
+        sentence = f"{name} has no verdict: {material.overall.reason}."
+        return Headline("INCONCLUSIVE", SYMBOLS["INCONCLUSIVE"], sentence, material.overall.reason, _why(material))
+    run, verdict, check = subject.run, subject.summary.verdict, subject.artifact.check
+    where = f"measured on {host_words(run)} with {counted(run.threads, 'thread')} on {moment(run.started)}"
+    interval = f"{100 * check.top1_interval.low:.1f} to {percent(check.top1_interval.high)}"
+    accuracy = f"top-1 is {percent(check.top1)} of {counted(check.images, 'test image')} (95 % interval {interval}"
+    bound = _against_budget(material.budget, subject.summary, verdict)
+    sentence = (
+        f"{subject.name} in {subject.artifact.runtime} {bound}, {where}; "
+        f"{accuracy}; eager fp32 {percent(check.reference_top1)})."
+    )
+    return Headline(outcome, SYMBOLS[outcome], sentence, verdict.reason, _why(material))
+
+
+def network_line(material: Material) -> str:
+    """Parameters, MACs and FLOPs: the same network in every row."""
+    bundle = material.bundle
+    cost, spec = bundle.cost, bundle.preprocess
+    line = (
+        f"{bundle.provenance.model}, {spec.width}×{spec.height}: {millions(cost.params)} M parameters, "
+        f"{millions(cost.macs)} M MACs = {millions(cost.flops)} M FLOPs (2 × MACs) an image, the same in every row"
+    )
+    return line + (f"; not counted: {', '.join(cost.uncounted)}" if cost.uncounted else "")
+
+
+def table_notes(material: Material) -> list[str]:
+    """How to read the table of variants."""
+    images = max((variant.artifact.check.images for variant in material.variants), default=0)
+    percentile, good = f"{material.budget.percentile:g}", material.bundle.good_class
+    defects = (
+        f"missed: defects called {good!r}; false: {good!r} parts called a defect; in brackets eager fp32's."
+        if good is not None
+        else "missed, false: not known, no class is the good one."
+    )
+    return [
+        "Stages and totals: from encoded bytes in memory to the decision, batch 1, n units each (below the name). "
+        "Medians of stages do not add up to that of the total.",
+        f"p{percentile} ≤: upper 99 % confidence bound of p{percentile} by order statistics; the verdict compares it "
+        f"with the budget of {material.budget}.",
+        "threads: processor seconds per second. int8 layers: what the engine ran, of all with weights.",
+        f"Accuracy: {images:,} test images; 95 % intervals, top-1 by Clopper and Pearson, loss paired with eager fp32 "
+        "on the same images (plus is worse). logit error: the largest, in standard deviations of fp32's logits.",
+        defects,
+    ]
+
+
+def warnings(material: Material) -> list[str]:
+    """What to beware of, each with the variant it is about."""
+    found = []
+    for variant in material.variants:
+        too_few = variant.artifact.check.too_few
+        found += [f"{variant.name}: {too_few}"] if too_few else []
+        if variant.summary:
+            found += [f"{variant.name}: {note}" for note in variant.summary.notes]
+            verdict = variant.summary.verdict
+            if verdict and verdict.outcome == "INCONCLUSIVE":
+                found.append(f"{variant.name}: {verdict.reason}")
+    if material.harness:
+        found += [f"harness alone: {note}" for note in material.harness.notes]
+    frames = material.bundle.frames
+    if frames and not frames.within:
+        found.append(
+            "raw frames are decided otherwise than their files too often: only "
+            f"{proportion(frames.agreement, frames.images)} agree, the target accepts {percent(frames.limit)} or more"
+        )
+    return found
+
+
+def not_shown(material: Material) -> list[str]:
+    """What a reader might take from the report and must not."""
+    bundle, runs = material.bundle, material.runs
+    missing = [variant.name for variant in material.variants if not variant.run]
+    skipped = f"latency of {', '.join(missing)}: no run of these files was given" if missing else None
+    candidates = (
+        _machine_gap(material),
+        skipped,
+        _images_gap(material),
+        None if bundle.frames else "whether raw camera frames are decided like files: not measured in this bundle",
+        _sensors_gap(material),
+        f"older runs or runs of other files: {counted(material.ignored, 'run')} left aside"
+        if material.ignored
+        else None,
+        f"hours and days: each variant was measured once, for {_minutes(material)}, after its warm-up"
+        if runs
+        else None,
+        "other parts, cameras and light: accuracy is that of the test split alone",
+        "capture, transport and actuation: the clock runs from encoded bytes in memory to the decision",
+    )
+    return [gap for gap in candidates if gap]
+
+
+def _against_budget(budget: Budget, summary: Summary, verdict: Verdict) -> str:
+    name, units = f"p{budget.percentile:g}", counted(summary.samples, "unit")
+    if verdict.outcome == "FAIL":
+        return f"misses {budget}: its {name} is at least {milliseconds(summary.lower_ms)} ms (99 % confidence, {units})"
+    if summary.upper_ms is None:
+        return f"is undecided against {budget}: {units} are too few to bound its {name}"
+    bound = f"its {name} is at most {milliseconds(summary.upper_ms)} ms (99 % confidence, {units})"
+    return f"meets {budget}: {bound}" if verdict.outcome == "PASS" else f"is undecided against {budget}: {bound}"
+
+
+def _why(material: Material) -> str:
+    choice = material.bundle.choice
+    if choice is not None:
+        return f"Chosen in the bundle: {choice.reason}"
+    return "The bundle names no choice: this is the best of the measured variants."
+
+
+def _machine_gap(material: Material) -> str | None:
+    bundle = material.bundle
+    here = {run.host.machine for run in material.runs} - {bundle.machine}
+    if here:
+        return (
+            f"latency on the target {bundle.target}: measured on {', '.join(sorted(here))}, not on {bundle.machine}: "
+            "run `edgecnn bench` there"
+        )
+    return f"latency on another machine than this {bundle.machine} one: each board of {bundle.target} needs its own run"
+
+
+def _images_gap(material: Material) -> str | None:
+    images = next((run.images for run in material.runs), ())
+    if not images:
+        return None
+    golden = all(image.name.startswith("golden/") for image in images)
+    sizes = sorted(image.bytes for image in images)
+    whose = "golden images of the bundle" if golden else "images"
+    middle = sizes[len(sizes) // 2] / 1024
+    return (
+        f"latency with images of other sizes: {len(images)} {whose} were used, {middle:,.0f} KiB in the middle "
+        f"({sizes[0] / 1024:,.0f} to {sizes[-1] / 1024:,.0f})"
+    )
+
+
+def _sensors_gap(material: Material) -> str | None:
+    states = [state for run in material.runs for state in (run.before, run.after)]
+    silent = [
+        name
+        for name, values in (
+            ("temperature", [state.temperature_c for state in states]),
+            ("frequency governor", [state.governor for state in states]),
+            (
+                "throttling",
+                [state.pi_throttled if state.pi_throttled is not None else state.thermal_throttles for state in states],
+            ),
+        )
+        if all(value is None for value in values)
+    ]
+    return f"{', '.join(silent)}: this host does not tell" if silent else None
+
+
+def _minutes(material: Material) -> str:
+    seconds = [run.samples.wall_ns / 1e9 for run in material.runs]
+    return f"{min(seconds):.0f} to {max(seconds):.0f} s"

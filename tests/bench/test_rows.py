@@ -1,0 +1,74 @@
+"""Tests of rows as plain data and of the verdict of a whole bench."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from edgecnn.bench.records import NULL_VARIANT
+from edgecnn.bench.rows import COLUMNS, Skipped, as_json, overall, table
+from edgecnn.bench.summary import summarize
+from edgecnn.profiles import Budget
+
+BUDGET = Budget(milliseconds=30.0, percentile=99.0)
+LATENCIES = {"PASS": [10.0] * 1000, "FAIL": [50.0] * 1000, "INCONCLUSIVE": [10.0] * 100}
+
+
+@pytest.fixture
+def make_row(make_run):
+    """make_row(outcome) to a row with that verdict; SKIPPED and NULL as well."""
+
+    def make(outcome: str, chosen: bool = False):
+        if outcome == "SKIPPED":
+            return Skipped(variant="ncnn-fp32", chosen=chosen, reason="ncnn is not installed")
+        run = make_run(LATENCIES.get(outcome, [1.0] * 1000))
+        if outcome == "NULL":
+            subject = run.subject.model_copy(update={"variant": NULL_VARIANT, "params": None})
+            return summarize(run.model_copy(update={"subject": subject}), BUDGET)
+        return summarize(run, BUDGET, chosen)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        (["PASS"], "PASS"),
+        (["FAIL", "PASS", "INCONCLUSIVE"], "PASS"),
+        (["FAIL", "INCONCLUSIVE"], "INCONCLUSIVE"),
+        (["FAIL", "SKIPPED"], "INCONCLUSIVE"),
+        (["FAIL", "FAIL"], "FAIL"),
+        (["SKIPPED"], "INCONCLUSIVE"),
+        (["NULL", "FAIL"], "FAIL"),
+        (["NULL"], "INCONCLUSIVE"),
+        ([], "INCONCLUSIVE"),
+        (["PASS", "FAIL*"], "FAIL"),
+        (["FAIL", "PASS*"], "PASS"),
+        (["PASS", "INCONCLUSIVE*"], "INCONCLUSIVE"),
+        (["PASS", "SKIPPED*"], "INCONCLUSIVE"),
+    ],
+)
+def test_truth_table_of_a_whole_bench(make_row, outcomes: list[str], expected: str) -> None:
+    """A star marks the bundle's choice."""
+    verdict = overall([make_row(outcome.rstrip("*"), outcome.endswith("*")) for outcome in outcomes])
+    assert verdict.outcome == expected
+    assert verdict.exit_code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[expected]
+    assert verdict.reason
+
+
+def test_all_rows_have_the_same_columns(make_row) -> None:
+    cells = table([make_row(outcome) for outcome in ("NULL", "PASS", "SKIPPED")])
+    assert [tuple(row) for row in cells] == [COLUMNS] * 3
+    null, passed, skipped = cells
+    assert (passed["macs_m"], passed["flops_m"], passed["file_mib"], passed["peak_rss_mib"]) == (300, 600, 3, 100)
+    assert (passed["p99_ms"], passed["bound_ms"], passed["bound_percentile"]) == (10.0, 10.0, 99.0)
+    assert (null["verdict"], null["params_m"]) == (None, None)
+    assert (skipped["verdict"], skipped["reason"], skipped["p99_ms"]) == ("SKIPPED", "ncnn is not installed", None)
+
+
+def test_everything_goes_to_json(make_row) -> None:
+    document = json.loads(json.dumps(as_json([make_row("PASS"), make_row("SKIPPED")]), allow_nan=False))
+    assert document["overall"]["exit_code"] == 0
+    assert document["rows"][0]["verdict"]["outcome"] == "PASS"
+    assert document["skipped"][0]["variant"] == "ncnn-fp32"

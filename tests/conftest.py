@@ -1,0 +1,38 @@
+"""Fixtures that several tests share."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def encode(pixels: np.ndarray, image_format: str = "PNG", **options: object) -> bytes:
+    """An image file in memory."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, image_format, **options)
+    return stream.getvalue()
+
+
+def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """Smooth colours with an edge, uint8 (h, w, 3)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    phases = rng.uniform(0, 6, (3, 2))
+    waves = [127 + 90 * np.sin(5 * x + a) * np.cos(4 * y + b) for a, b in phases]
+    image = np.stack(waves, axis=2)
+    image[:, width // 2 :] *= rng.uniform(0.4, 0.9)
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder with real images and weights; skips where it is absent."""
+    folder = Path(os.environ.get("EDGECNN_SHARED", Path(__file__).parents[2] / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"no real images at {folder} (set EDGECNN_SHARED)")
+    return folder
