@@ -13,7 +13,16 @@ import pytest
 from pydantic import ValidationError
 
 from edgecnn.artifact import Cost, Preprocess, sha256_of
-from edgecnn.checkpoint import CHECKPOINT, WEIGHTS, Checkpoint, Leftovers, Metrics, Recipe, read_checkpoint, write_checkpoint
+from edgecnn.checkpoint import (
+    CHECKPOINT,
+    WEIGHTS,
+    Checkpoint,
+    Leftovers,
+    Metrics,
+    Recipe,
+    read_checkpoint,
+    write_checkpoint,
+)
 from edgecnn.errors import UserError
 
 

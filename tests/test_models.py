@@ -267,7 +267,7 @@ def test_offline_the_hub_says_what_to_pass(name: str, error: Exception, monkeypa
     monkeypatch.setattr(timm, "create_model", fail)
     monkeypatch.setattr(torchvision.models.MobileNet_V2_Weights, "get_state_dict", fail)
     monkeypatch.setattr(edgecnn.models, "_can_resolve", lambda endpoint: False)
-    with pytest.raises(UserError, match="hub cannot be reached .* --weights FILE, or --weights none") as caught:
+    with pytest.raises(UserError, match=r"hub cannot be reached .* --weights FILE, or --weights none") as caught:
         build(name, 2, "hub")
     assert "\n" not in str(caught.value)
 

@@ -22,7 +22,7 @@ import sklearn
 import timm
 import torch
 from numpy.typing import NDArray
-from pretrain import ARCHITECTURE, ROOT, SPEC, Schedule, Surfaces, accuracy, cpu_model, epochs, normalised
+from pretrain import ARCHITECTURE, ROOT, SPEC, Schedule, Surfaces, accuracy, cpu_model, epochs, fresh, normalised
 from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -111,14 +111,14 @@ def split(surfaces: Surfaces, count: int, seed: int) -> Split:
 def network(weights: Weights, seed: int, train: Surfaces) -> nn.Module:
     """The network with fresh weights, or with the embedded ones below a fresh classifier."""
     torch.manual_seed(seed)
-    model: nn.Module = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=len(CLASSES))
+    model = fresh(len(CLASSES))
     if weights == "embedded":
         missing, unexpected = model.load_state_dict(load_file(WEIGHTS), strict=False)
         if set(missing) != {"classifier.weight", "classifier.bias"} or unexpected:
             raise SystemExit(f"{WEIGHTS}: does not fit {ARCHITECTURE}: missing {missing}, unexpected {unexpected}")
     if weights == "random, batch statistics":
         settle(model, train)
-    return model.to(memory_format=torch.channels_last)
+    return model
 
 
 @torch.inference_mode()

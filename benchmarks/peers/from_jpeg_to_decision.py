@@ -429,7 +429,7 @@ def _lower_bound(settings: Settings, least_eighths: int) -> Unit:
         height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
         eighths = max(least_eighths, -(-8 * SIDE // min(height, width)))
         height, width = (height, width) if eighths >= 8 else (-(-height * eighths // 8), -(-width * eighths // 8))
-        decoded = simplejpeg.decode_jpeg(encoded, "RGB", min_height=height, min_width=width, buffer=pixels)
+        decoded: Any = simplejpeg.decode_jpeg(encoded, "RGB", min_height=height, min_width=width, buffer=pixels)
         cv2.resize(decoded, (SIDE, SIDE), dst=images[0], interpolation=cv2.INTER_AREA)
         request.infer()
         return _decision(logits[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,9 @@ class _Session:
 
         torch.set_num_threads(threads)
         try:
-            self._module: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # TorchScript is deprecated as a whole and still deployed
+                self._module: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except RuntimeError as error:
             raise UserError(f"{path}: PyTorch cannot open it: {str(error).splitlines()[0]}") from None
 

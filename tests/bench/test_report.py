@@ -176,13 +176,26 @@ def case(tmp_path: Path, make_run: Callable[..., Run]) -> Path:
     return write_case(tmp_path, make_run)
 
 
+@pytest.fixture(autouse=True)
+def no_charts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds: only the tests that ask for `charts` do."""
+    if "charts" not in request.fixturenames:
+        for name in ("histograms", "stages", "accuracy_against_latency"):
+            monkeypatch.setattr(f"edgecnn.bench.report.charts.{name}", lambda material: "<svg></svg>")
+
+
+@pytest.fixture
+def charts() -> None:
+    """Draw them."""
+
+
 def _report(case: Path, **options: Any) -> tuple[str, str]:
     options = {"runs": case / "bench.jsonl", "data": case / "data", **options}
     markdown, html = write_report(case / "bundle", out=case / "out", **options)
     return markdown.read_text(), html.read_text()
 
 
-def test_html_loads_nothing(case: Path) -> None:
+def test_html_loads_nothing(case: Path, charts: None) -> None:
     _, html = _report(case)
     # xmlns attributes are names, not addresses that anything loads.
     assert not re.findall(r"https?://", re.sub(r'xmlns(:\w+)?="[^"]*"', "", html))
@@ -193,6 +206,8 @@ def test_html_loads_nothing(case: Path) -> None:
     assert all(link.startswith("#") for link in re.findall(r'(?:xlink:)?href="([^"]*)"', html))
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
     assert "default-src 'none'" in html
+    assert html.count("<svg") == 3
+    assert all(f">{variant}</text>" in html for variant in VARIANTS)
 
 
 def test_headline_has_verdict_bound_host_date_and_accuracy_with_its_interval(case: Path) -> None:
@@ -209,10 +224,10 @@ def test_headline_has_verdict_bound_host_date_and_accuracy_with_its_interval(cas
             "30ms@p99",
             "Raspberry Pi 5",
             "2026-11-02 10:00 UTC",
-            f"{wording.percent(check.top1)} of 60 test images",
-            f"{100 * check.top1_interval.low:.1f} to {wording.percent(check.top1_interval.high)}",
+            f"{100 * check.top1:.1f} % of 60 test images",
+            f"{100 * check.top1_interval.low:.1f} to {100 * check.top1_interval.high:.1f} %",
         ):
-            assert part in page.replace("\\", "")
+            assert part in page.replace("\\", "").replace("\u00a0", " ")
 
 
 def test_both_pages_have_every_variant_and_section(case: Path) -> None:
@@ -229,9 +244,8 @@ def test_both_pages_have_every_variant_and_section(case: Path) -> None:
             "b (taken)",
         ):
             assert text in page
-        for text in ("59/60", "Beware", "too few to rule out", "does not show", "d" * 64, "temperature", "2.14.1"):
-            assert text in page or text == "temperature"
-    assert html.count("<svg") == 3
+        for text in ("59/60", "Beware", "too few to rule out", "does not show", "d" * 64, "2.14.1"):
+            assert text in page
 
 
 def test_a_budget_that_is_missed_says_so_in_words(case: Path) -> None:

@@ -1,0 +1,106 @@
+"""What this machine has, what is missing for which verb, and what to do about it.
+
+Libraries are imported in a child process each: a wheel built for another processor dies there, not here. Nothing of
+edgecnn that imports numpy is loaded before numpy has proved to load.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from edgecnn import __version__
+from edgecnn.artifact import Frozen
+from edgecnn.doctor.libraries import (
+    VERBS,
+    Converter,
+    Engine,
+    Extra,
+    Library,
+    Probe,
+    Verb,
+    converters,
+    engines,
+    extra_here,
+    import_in_child,
+    library_here,
+    requirements,
+    verb_here,
+)
+from edgecnn.doctor.machine import Machine, Processor, machine_here, processor_here, system_problems
+from edgecnn.doctor.wording import converter_line, engine_line, extra_line, machine_lines, processor_lines, verb_line
+
+__all__ = ["Diagnosis", "examine", "import_in_child", "lines"]
+
+BASE = {
+    "numpy": "numpy",
+    "Pillow": "PIL",
+    "simplejpeg": "simplejpeg",
+    "pydantic": "pydantic",
+    "typer": "typer",
+    "rich": "rich",
+    "onnxruntime": "onnxruntime",
+}
+"""Distribution to module, of what every verb needs."""
+
+
+class Diagnosis(Frozen):
+    """Everything that `edgecnn doctor` found."""
+
+    edgecnn: str
+    problems: tuple[str, ...]
+    """Why the base install does not work; empty where it does."""
+    base: tuple[Library, ...]
+    engines: tuple[Engine, ...]
+    """Empty, as converters, where the base install does not work."""
+    converters: tuple[Converter, ...]
+    extras: tuple[Extra, ...]
+    verbs: tuple[Verb, ...]
+    processor: Processor
+    machine: Machine
+
+    @property
+    def exit_code(self) -> int:
+        """0 where the base install works, 1 where it is broken. Missing extras are no fault."""
+        return 1 if self.problems else 0
+
+
+def examine(probe: Probe = import_in_child) -> Diagnosis:
+    """Look at everything. Takes seconds: each library is imported in a child process. Imports no torch here."""
+    probe = cache(probe)  # onnxruntime is both of the base and an engine
+    needs = requirements()
+    base = tuple(library_here(name, module, needs.get("", {}).get(name), probe) for name, module in BASE.items())
+    problems = (*system_problems(), *(f"{item.name}: {item.problem}" for item in base if item.problem))
+    loads = not any(item.problem for item in base)
+    extras = tuple(extra_here(name, libraries) for name, libraries in needs.items() if name)
+    return Diagnosis(
+        edgecnn=__version__,
+        problems=problems,
+        base=base,
+        engines=engines(probe) if loads else (),
+        converters=converters() if loads else (),
+        extras=extras,
+        verbs=tuple(verb_here(name, wanted, extras, not problems) for name, wanted in VERBS.items()),
+        processor=processor_here(loads),
+        machine=machine_here(loads),
+    )
+
+
+def lines(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    """(area, finding, what to do); nothing to do is an empty text."""
+    return [
+        *_base_lines(diagnosis),
+        *map(engine_line, diagnosis.engines),
+        *map(converter_line, diagnosis.converters),
+        *map(verb_line, diagnosis.verbs),
+        *map(extra_line, diagnosis.extras),
+        *processor_lines(diagnosis.processor),
+        *machine_lines(diagnosis.machine),
+    ]
+
+
+def _base_lines(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
+    good = [f"{item.name} {item.version or ''}".strip() for item in diagnosis.base if not item.problem]
+    rows = [("edgecnn", diagnosis.edgecnn, "" if diagnosis.extras else "pip install edgecnn: it is not installed")]
+    rows += [("base", ", ".join(good) + ": they load", "")] if good else []
+    fix = "pip install --force-reinstall edgecnn, on a supported Python and processor"
+    return rows + [("base", problem, fix) for problem in diagnosis.problems]

@@ -1,0 +1,193 @@
+"""The command line: light, helpful, and one clear line with exit code 2 for every mistake."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from edgecnn import __version__
+from edgecnn.cli import app, main
+from tests.conftest import encode, picture
+
+REPOSITORY = Path(__file__).parents[1]
+COMMAND = typer.main.get_command(app)
+VERBS = sorted(COMMAND.commands)  # type: ignore[attr-defined]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
+    """Exit code of `edgecnn …` in this process."""
+    monkeypatch.setattr(sys, "argv", ["edgecnn", *map(str, words)])
+    try:
+        main()
+    except SystemExit as left:
+        return int(left.code or 0)
+    return 0
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: object, code: int = 2) -> str:
+    """The one line on stderr that a mistake ends in."""
+    assert call(monkeypatch, *words) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("edgecnn: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    for name, first in (("crack", 0), ("good", 50)):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+        for seed in range(first, first + 12):
+            (tmp_path / "parts" / name / f"{seed}.jpg").write_bytes(encode(picture(seed), "JPEG"))
+    return tmp_path / "parts"
+
+
+def test_the_device_side_never_loads_torch() -> None:
+    modules = "edgecnn, edgecnn.cli, edgecnn.bench, edgecnn.parity, edgecnn.data, edgecnn.doctor, edgecnn.imaging"
+    heavy = "{'torch', 'torchvision', 'timm', 'nncf', 'onnx', 'fvcore'}"
+    code = f"import sys, {modules}; found = {heavy} & set(sys.modules); assert not found, found"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_loads_next_to_nothing() -> None:
+    heavy = "{'numpy', 'PIL', 'pydantic', 'rich.table'}"
+    code = f"import sys, edgecnn.cli; found = {heavy} & set(sys.modules); assert not found, found"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_a_help_with_an_example(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, verb, "--help") == 0
+    assert f"edgecnn {verb}" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "--version") == 0
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def documented_commands() -> list[tuple[str, str]]:
+    pages = [
+        *REPOSITORY.glob("*.md"),
+        *(path for top in ("export", "benchmarks", "deploy") for path in (REPOSITORY / top).rglob("*.*")),
+    ]
+    lines = [
+        (page.relative_to(REPOSITORY).as_posix(), line.strip().lstrip("# ").split("  #")[0])
+        for page in pages
+        if page.suffix in (".md", ".toml")
+        for line in page.read_text().splitlines()
+        if line.strip().lstrip("# ").startswith(("edgecnn ", "bench "))
+    ]
+    return [(page, line) for page, line in lines if line.split()[1] in VERBS or line.startswith("bench")]
+
+
+@pytest.mark.parametrize(("page", "line"), documented_commands())
+def test_every_documented_command_is_one_that_the_program_takes(page: str, line: str) -> None:
+    words = shlex.split(line.replace("…", "x"))
+    verb = words[1] if words[0] == "edgecnn" else "bench"
+    known = {name for option in COMMAND.commands[verb].params for name in [*option.opts, *option.secondary_opts]}  # type: ignore[attr-defined]
+    given = {word.split("=")[0] for word in words if word.startswith("--")} - {"--help"}
+    assert given <= known, f"{page}: {line}"
+
+
+def test_an_unknown_option_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "bench", "bundle", "--fast") == 2
+    assert "--fast" in capsys.readouterr().err
+
+
+def test_an_unknown_target(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parts: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    line = refused(monkeypatch, capsys, "run", parts, "--target", "toaster", "--out", out)
+    assert "target: 'toaster' is not one of desktop-cpu" in line
+    assert not out.exists()
+
+
+def test_a_text_file_named_jpg(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parts: Path, tmp_path: Path
+) -> None:
+    (parts / "crack" / "notes.jpg").write_text("not a picture")
+    line = refused(monkeypatch, capsys, "finetune", parts, "--out", tmp_path / "out", "--weights", "none")
+    assert "crack/notes.jpg: not an image" in line
+    assert "--skip-unreadable" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_class_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "split").mkdir()
+    parts.rename(tmp_path / "split" / "train")
+    (tmp_path / "split" / "test" / "good").mkdir(parents=True)
+    line = refused(monkeypatch, capsys, "run", tmp_path / "split", "--out", tmp_path / "out")
+    assert "class folder crack/ is missing" in line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"not safetensors at all", b""])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_wrong_weights_file(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    parts: Path,
+    tmp_path: Path,
+    content: bytes,
+    suffix: str,
+) -> None:
+    weights = tmp_path / f"wrong{suffix}"
+    weights.write_bytes(content)
+    words = ("finetune", parts, "--model", "mobilenetv2_035", "--weights", weights, "--out", tmp_path / "out")
+    line = refused(monkeypatch, capsys, *words, "--size", 32)
+    assert str(weights) in line
+    assert not (tmp_path / "out" / "checkpoint.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("bench", "nowhere"), "no bundle.json there"),
+        (("verify", "nowhere", "--data", "."), "no bundle.json there"),
+        (("export", "nowhere", "--out", "bundle"), "no checkpoint.json there"),
+        (("finetune", "nowhere", "--out", "x"), "no such folder"),
+        (("report", "nowhere", "--runs", "x.jsonl", "--out", "y"), "nowhere"),
+        (("bench", "nowhere", "--budget", "quick"), "such as 30ms@p99"),
+        (("demo-data", "surfaces", "--images", "3"), "3"),
+    ],
+)
+def test_what_is_not_there_or_makes_no_sense(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(monkeypatch, capsys, *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unusable_option_names_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], parts: Path, tmp_path: Path
+) -> None:
+    words = ("finetune", parts, "--out", tmp_path / "out", "--recipe", "magic")
+    assert "recipe" in refused(monkeypatch, capsys, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bench_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from edgecnn.cli import bench_main
+
+    monkeypatch.setattr(sys, "argv", ["bench", "--help"])
+    with pytest.raises(SystemExit) as left:
+        bench_main()
+    assert left.value.code == 0
+    assert "--budget" in capsys.readouterr().out

@@ -1,0 +1,176 @@
+"""The doctor: it finds what is missing, survives what dies, and tells it as lines and as JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgecnn import formats, runtimes
+from edgecnn.doctor import Diagnosis, examine, import_in_child, lines
+from edgecnn.doctor.libraries import VERBS, numbers
+from edgecnn.doctor.machine import int8_kernels
+
+
+def _loads(module: str) -> None:
+    """A probe that finds every module well."""
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """without(distribution, module): as if it were not installed."""
+    find, version = importlib.util.find_spec, importlib.metadata.version
+
+    def hide(distribution: str, hidden: str) -> None:
+        def version_of(name: str) -> str:
+            if name == distribution:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return version(name)
+
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == hidden else find(name))
+        monkeypatch.setattr(importlib.metadata, "version", version_of)
+
+    return hide
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
+    """module(source) to the name of a module that a child process can import."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def write(source: str) -> str:
+        (tmp_path / "engine_under_test.py").write_text(source)
+        return "engine_under_test"
+
+    return write
+
+
+def test_every_runtime_format_and_verb_is_examined() -> None:
+    diagnosis = examine(_loads)
+    assert [engine.runtime for engine in diagnosis.engines] == runtimes.names()
+    assert [converter.format for converter in diagnosis.converters] == formats.names()
+    assert [verb.name for verb in diagnosis.verbs] == list(VERBS)
+    assert diagnosis.exit_code == 0
+    areas = [area for area, _, _ in lines(diagnosis)]
+    assert {"processor", "int8", "memory", "disk", "system", "libc", *(f"edgecnn {verb}" for verb in VERBS)} <= set(
+        areas
+    )
+
+
+def test_json_round_trip() -> None:
+    diagnosis = examine(_loads)
+    assert Diagnosis.model_validate_json(diagnosis.model_dump_json()) == diagnosis
+
+
+def test_a_missing_engine_names_the_command(without: Callable[[str, str], None]) -> None:
+    without("openvino", "openvino")
+    diagnosis = examine(_loads)
+    engine = next(engine for engine in diagnosis.engines if engine.runtime == "openvino")
+    assert engine.library.version is None
+    assert ("engine openvino", "openvino: not installed", "pip install 'edgecnn[openvino]'") in lines(diagnosis)
+    assert diagnosis.exit_code == 0
+    ready = {verb.name: verb.ready for verb in diagnosis.verbs}
+    assert ready["bench"]
+    assert not ready["export"]
+
+
+def test_a_missing_extra_stops_its_verbs(without: Callable[[str, str], None]) -> None:
+    without("jinja2", "jinja2")
+    verbs = {verb.name: verb for verb in examine(_loads).verbs}
+    assert verbs["report"].fix == "pip install 'edgecnn[report]'"
+    assert "report" in (verbs["run"].fix or "")
+    assert verbs["demo-data"].ready
+
+
+def test_a_broken_base_is_exit_code_1_and_stops_every_verb() -> None:
+    diagnosis = examine(lambda name: "import dies with SIGILL" if name == "numpy" else None)
+    assert diagnosis.exit_code == 1
+    assert diagnosis.problems == ("numpy: import dies with SIGILL",)
+    assert not any(verb.ready for verb in diagnosis.verbs)
+    assert not diagnosis.engines
+    assert ("base", "numpy: import dies with SIGILL") in [line[:2] for line in lines(diagnosis)]
+
+
+def test_an_engine_that_dies_is_told_and_is_no_fault_of_the_base() -> None:
+    diagnosis = examine(lambda name: "import dies with SIGILL" if name == "openvino" else None)
+    assert diagnosis.exit_code == 0
+    finding, fix = next(line[1:] for line in lines(diagnosis) if line[0] == "engine openvino")
+    assert "import dies with SIGILL" in finding
+    assert "pip install" in fix
+
+
+def test_an_old_library_is_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.9" if name == "simplejpeg" else version(name))
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["simplejpeg>=1.10", "torch>=2; extra == 'train'"])
+    assert examine(_loads).problems == ("simplejpeg: 1.9 is older than 1.10",)
+
+
+def test_from_a_folder_that_was_never_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def requires(name: str) -> list[str]:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    diagnosis = examine(_loads)
+    assert diagnosis.exit_code == 0
+    assert lines(diagnosis)[0][2].startswith("pip install edgecnn")
+
+
+@pytest.mark.parametrize("name", ["SIGILL", "SIGSEGV", "SIGABRT"])
+def test_a_child_that_dies_is_named_by_its_signal(module: Callable[[str], str], name: str) -> None:
+    number = int(getattr(signal, name))
+    assert f"dies with {name}" in (import_in_child(module(f"import os; os.kill(os.getpid(), {number})")) or "")
+
+
+def test_a_child_that_raises_gives_its_last_line(module: Callable[[str], str]) -> None:
+    problem = import_in_child(module("raise ImportError('libfoo.so.1: cannot open')"))
+    assert problem == "import fails: ImportError: libfoo.so.1: cannot open"
+
+
+def test_a_child_that_hangs_is_given_up(module: Callable[[str], str]) -> None:
+    name = module("import time; time.sleep(60)")
+    assert import_in_child(name, timeout_s=0.5) == "import takes more than 0.5 s"
+
+
+def test_a_child_that_loads(module: Callable[[str], str]) -> None:
+    assert import_in_child(module("print('noise')")) is None
+
+
+def test_nothing_heavy_is_loaded_before_it_was_tried() -> None:
+    code = (
+        "import sys, edgecnn.doctor; print({'numpy', 'torch', 'PIL', 'simplejpeg', 'onnxruntime'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "phrase"),
+    [
+        ("x86_64", ("avx2", "avx512_vnni"), "AVX-512 VNNI"),
+        ("x86_64", ("avx2", "avx_vnni"), "AVX-VNNI"),
+        ("x86_64", ("avx2",), "may saturate on AVX2"),
+        ("x86_64", (), "no AVX2"),
+        ("aarch64", ("asimddp",), "dot product (SDOT"),
+        ("aarch64", ("asimddp", "i8mm"), "i8mm"),
+        ("aarch64", (), "no dot product"),
+        ("riscv64", (), "not known"),
+        ("x86_64", None, "not told"),
+    ],
+)
+def test_int8_in_one_phrase(machine: str, flags: tuple[str, ...] | None, phrase: str) -> None:
+    assert phrase in int8_kernels(machine, flags)
+
+
+@pytest.mark.parametrize(
+    ("version", "release"),
+    [("2.35", (2, 35, 0)), ("2.14.1+cpu", (2, 14, 1)), ("0.1.5.post2", (0, 1, 5)), ("x", (0, 0, 0))],
+)
+def test_numbers_of_a_version(version: str, release: tuple[int, ...]) -> None:
+    assert numbers(version) == release
