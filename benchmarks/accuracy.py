@@ -2,8 +2,8 @@
 
     python benchmarks/accuracy.py --shared SHARED --work WORK [--set defect_neu_det] [--model mobilenet_v2]
 
-SHARED holds data/ and weights/ (not part of this project). Fine-tunes once per network and set (recipe `last`; ImageNet's
-sample is taken with the weights as they are, 200 images to calibrate, 100 to choose the rung, 1,000 to test), exports
+SHARED holds data/ and weights/ (not part of this project). Fine-tunes once per network and set (recipe `last`;
+the ImageNet sample takes the weights as they are: 200 images calibrate, 100 choose the rung, 1,000 test), exports
 for desktop-cpu and appends one line per variant to benchmarks/results/accuracy.jsonl. Finished work in WORK is reused.
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from statistics import NormalDist
 
 
 def binomial_cdf(successes: int, trials: int, probability: float) -> float:
@@ -25,8 +26,8 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tu
     if trials == 0:
         return 0.0, 1.0
     tail = (1.0 - confidence) / 2.0
-    low = 0.0 if successes == 0 else _solve(lambda p: 1.0 - binomial_cdf(successes - 1, trials, p) - tail)
-    high = 1.0 if successes == trials else _solve(lambda p: tail - binomial_cdf(successes, trials, p))
+    low = 0.0 if successes == 0 else _root(lambda p: 1.0 - binomial_cdf(successes - 1, trials, p) - tail)
+    high = 1.0 if successes == trials else _root(lambda p: tail - binomial_cdf(successes, trials, p))
     return low, high
 
 
@@ -43,21 +44,32 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_difference(only_first: int, only_second: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Interval of (first's accuracy − second's) on the same images, conditional on the discordant ones, which it takes
-    as exact binomial: d/n × (2p − 1) with Clopper–Pearson p; where none differ, the bound that zero flips still allow.
+    """Interval of (first's accuracy − second's) on the same images; arguments as of `mcnemar`. (-1, 1) for no trials.
+
+    Tango's score interval (Statistics in Medicine 17, 1998): it stays honest where few images or none differ, unlike
+    intervals that take the number of differing images as given.
     """
     if trials == 0:
         return -1.0, 1.0
-    discordant = only_first + only_second
-    if discordant == 0:
-        bound = clopper_pearson(0, trials, confidence)[1]
-        return -bound, bound
-    low, high = clopper_pearson(only_first, discordant, confidence)
-    return discordant / trials * (2 * low - 1), discordant / trials * (2 * high - 1)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    estimate = (only_first - only_second) / trials
+    low = _root(lambda difference: z - _tango(only_first, only_second, trials, difference), -1.0, estimate)
+    high = _root(lambda difference: -z - _tango(only_first, only_second, trials, difference), estimate, 1.0)
+    return low, high
 
 
-def _solve(rising: Callable[[float], float]) -> float:
-    low, high = 0.0, 1.0
+def _tango(only_first: int, only_second: int, trials: int, difference: float) -> float:
+    """The score of a supposed difference; falls as the difference grows."""
+    a = 2 * trials
+    b = (2 * trials - only_first + only_second) * difference - only_first - only_second
+    c = -only_second * difference * (1 - difference)
+    second = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
+    variance = trials * (2 * second + difference * (1 - difference))
+    gap = only_first - only_second - trials * difference
+    return gap / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, gap) if gap else 0.0
+
+
+def _root(rising: Callable[[float], float], low: float = 0.0, high: float = 1.0) -> float:
     for _ in range(60):
         middle = (low + high) / 2
         if rising(middle) < 0:

@@ -44,6 +44,9 @@ A pair belongs here once tests/test_models.py shows that its logits are equal af
 """
 _TWIN_OF = {**_TWINS, **{theirs: ours for ours, theirs in _TWINS.items()}}
 
+_HEAD_STD = 0.01
+"""Standard deviation of a new head's weights, as in torchvision's MobileNets."""
+
 _AUXILIARY = {"googlenet", "inception_v3"}
 """torchvision networks with a second head that is used in training only: built without it."""
 _HEAD_WORDS = {"classifier", "fc", "head", "heads", "head_dist", "last_linear", "aux1", "aux2", "AuxLogits"}
@@ -302,10 +305,15 @@ def _torchvision_names() -> list[str]:
 
 
 def _create(architecture: _Architecture, classes: int, dropout: float | None, size: int | None) -> nn.Module:
-    """The network with random weights."""
-    if architecture.library == "timm":
-        return _create_timm(architecture, classes, dropout, size)
-    return _create_torchvision(architecture, classes, dropout, size)
+    """The network with random weights, those of the head small."""
+    create = _create_timm if architecture.library == "timm" else _create_torchvision
+    module = create(architecture, classes, dropout, size)
+    # Some of timm's networks draw the head from ±1/√classes: for few classes a loss of 6 to begin with.
+    _, head = head_of(module)
+    nn.init.normal_(head.weight, std=_HEAD_STD)
+    if head.bias is not None:
+        nn.init.zeros_(head.bias)
+    return module
 
 
 def _create_timm(architecture: _Architecture, classes: int, dropout: float | None, size: int | None) -> nn.Module:

@@ -85,8 +85,8 @@ class TrainOptions(Frozen):
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     warmup: float = Field(default=1.0, ge=0)
     """Epochs over which the rate rises from 0."""
-    patience: int = Field(default=8, ge=1)
-    """Epochs without a better validation result after which training stops."""
+    patience: int | None = Field(default=None, ge=1)
+    """Epochs without a better validation result after which training stops; None: a third of all, at least 8."""
     class_weights: Literal["sqrt", "balanced", "none"] = "sqrt"
     """Weight of a class's images in the loss: 1/√frequency, 1/frequency, or 1."""
     augment: Literal["surface", "none"] = "surface"
@@ -156,6 +156,10 @@ class _Task:
     def steps(self) -> int:
         """Batches an epoch."""
         return math.ceil(len(self.train.labels) / self.options.batch)
+
+    @property
+    def patience(self) -> int:
+        return self.options.patience or max(8, self.recipe.epochs // 3)
 
 
 @dataclass(frozen=True)
@@ -315,6 +319,8 @@ def _remove_run(out: Path) -> None:
 def _remove_working_files(out: Path) -> None:
     for name in (STATE, CACHE):
         shutil.rmtree(out / name, ignore_errors=True)
+    for path in out.glob(".*.tmp"):  # of a process that was killed while writing
+        path.unlink(missing_ok=True)
 
 
 def _finish(data: Dataset, options: TrainOptions, start: _Start, metrics: Metrics, out: Path) -> Checkpoint:
@@ -503,8 +509,8 @@ def _train(task: _Task, out: Path, progress: Progress) -> _Position:
     progress.start(task.recipe.epochs * task.steps, f"training ({task.recipe.name})")
     progress.advance(done * task.steps)
     for epoch in range(done + 1, task.recipe.epochs + 1):
-        if epoch - 1 - position.best_epoch >= task.options.patience and position.history:
-            progress.text(f"stopped: {task.options.patience} epochs without a better validation result")
+        if epoch - 1 - position.best_epoch >= task.patience and position.history:
+            progress.text(f"stopped: {task.patience} epochs without a better validation result")
             break
         row = _epoch(task, optimizer, [group.lr for group in groups], weights, epoch, progress)
         best = not position.best or _better(row, position.history[position.best_epoch - 1])
@@ -700,16 +706,17 @@ def _device(name: str) -> torch.device:
 @contextmanager
 def _deterministic(device: torch.device) -> Iterator[None]:
     """Deterministic algorithms where torch has them (it warns where not), and the caller's random state left alone."""
-    enabled, warn_only = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    memory: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read by cuBLAS when its first handle is made
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Filling all fresh memory as well costs time, and helps only code that reads what it never wrote.
+        memory.fill_uninitialized_memory = False
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+            torch.use_deterministic_algorithms(before[0], warn_only=warned)
+            memory.fill_uninitialized_memory = before[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -40,9 +41,21 @@ def test_a_paired_interval_holds_the_difference_and_turns_with_its_sides(first: 
     assert paired_difference(second, first, n) == pytest.approx((-high, -low), abs=1e-9)
 
 
-def test_no_flips_in_few_images_prove_little() -> None:
-    assert paired_difference(0, 0, 50)[1] > 0.05
-    assert paired_difference(0, 0, 2000)[1] < 0.002
+@pytest.mark.parametrize("n", [50, 360, 2000])
+def test_no_flips_leave_what_so_few_images_can_hide(n: int) -> None:
+    """Tango's interval has a closed form there: ± z² / (n + z²)."""
+    z = stats.norm.ppf(0.975)
+    bound = z**2 / (n + z**2)
+    assert paired_difference(0, 0, n) == pytest.approx((-bound, bound), rel=1e-6)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.01, 0.005), (0.03, 0.0), (0.002, 0.002), (0.1, 0.05)])
+def test_the_paired_interval_covers_the_truth(first: float, second: float) -> None:
+    draws = np.random.default_rng(0).multinomial(300, [first, second, 1 - first - second], 2000)
+    intervals = {pair: paired_difference(*pair, 300) for pair in {(int(b), int(c)) for b, c, _ in draws}}
+    covered = [intervals[int(b), int(c)] for b, c, _ in draws]
+    share = np.mean([low <= first - second <= high for low, high in covered])
+    assert share > 0.925  # a score interval: close to 95 %, not never below
 
 
 def test_the_edges() -> None:

@@ -168,6 +168,15 @@ def test_a_new_head_and_the_old_one_are_reported(tmp_path: Path) -> None:
     assert built.weights.startswith("file:nine.safetensors sha256:")
 
 
+@pytest.mark.parametrize("name", [SMALL, "torchvision:resnet18", "torchvision:squeezenet1_1"])
+def test_a_new_head_starts_small(name: str) -> None:
+    """So that the first loss is that of a guess, and the first steps do not tear the backbone apart."""
+    _, head = head_of(build(name, 3, "none").module)
+    assert 0 < float(head.weight.abs().max()) < 0.1
+    assert head.bias is not None
+    assert float(head.bias.abs().max()) == 0
+
+
 def test_half_precision_weights_without_a_head_are_taken(tmp_path: Path) -> None:
     state = build(SMALL, 2, "none").module.state_dict()
     half = {key: value.half() for key, value in state.items() if not key.startswith("classifier")}
@@ -300,3 +309,18 @@ def test_the_deployed_form_takes_uint8_and_stays_in_eval_mode() -> None:
     with torch.no_grad():
         torch.testing.assert_close(deployed(images), built.module(by_hand))
     assert not [key for key in deployed.state_dict() if not key.startswith("module.")]
+
+
+@pytest.mark.shared
+def test_real_weights_under_both_names_give_equal_logits(shared: Path) -> None:
+    path = shared / "weights" / "mobilenet_v2" / "mobilenet_v2.safetensors"
+    own = build("torchvision:mobilenet_v2", 1000, path, keep_head=True)
+    mapped = build("timm:mobilenetv2_100", 1000, path, keep_head=True)
+    torch.testing.assert_close(logits(mapped.module), logits(own.module), atol=1e-4, rtol=1e-4)
+    assert own.preprocess == mapped.preprocess
+    with pytest.raises(UserError, match="not weights of timm:mobilenetv2_140"):
+        build("timm:mobilenetv2_140", 1000, path)
+    tf = shared / "weights" / "mobilenetv3_small" / "tf_mobilenetv3_small_100.safetensors"
+    assert build("timm:tf_mobilenetv3_small_100", 6, tf).preprocess.mean == (0.5, 0.5, 0.5)
+    squeeze = shared / "weights" / "squeezenet1_1" / "squeezenet1_1.safetensors"
+    assert build("squeezenet1_1", 6, squeeze).leftovers.missing == ("classifier.1.weight", "classifier.1.bias")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecnn import __version__
-from edgecnn.errors import UserError
+from edgecnn.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
     from edgecnn.artifact import Bundle
@@ -158,6 +158,9 @@ def verify(
         print(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
     else:
         console().print(verified(rows))
+        for row in rows:
+            if row.reason:
+                print(f"{row.variant}: {row.reason}")
     raise typer.Exit(0 if all(row.passed for row in rows) else 1)
 
 
@@ -243,15 +246,18 @@ def run(
     rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, limit, say)
     bundle = choose(folder / "bundle", rows)
     rows = with_choice(rows, bundle)
-    markdown, html = write_report(folder / "bundle", folder / "bench.jsonl", folder, data, limit)
+    try:
+        report_path = str(write_report(folder / "bundle", folder / "bench.jsonl", folder, data, limit)[1])
+    except MissingExtra as error:
+        report_path = f"not written, {error}"
     verdict = overall(rows)
     if as_json:
-        paths = {"bundle": str(folder / "bundle"), "report": str(html), "runs": str(folder / "bench.jsonl")}
+        paths = {"bundle": str(folder / "bundle"), "report": report_path, "runs": str(folder / "bench.jsonl")}
         print(json.dumps({**verdict.model_dump(mode="json"), **paths, "choice": _choice(bundle)}, indent=1))
     else:
         _show_bundle(bundle, folder / "bundle", as_json=False)
         _show_rows(rows)
-        print(f"bundle: {folder / 'bundle'}\nreport: {html} (and {markdown.name})")
+        print(f"bundle: {folder / 'bundle'}\nreport: {report_path}")
     raise typer.Exit(verdict.exit_code)
 
 
@@ -329,8 +335,6 @@ def _fine_tune(
 def _need_training() -> None:
     import importlib.util
 
-    from edgecnn.errors import MissingExtra
-
     for module in ("torch", "torchvision", "timm", "safetensors", "fvcore"):
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(module, "train")
@@ -344,7 +348,7 @@ def _show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
         return
     console().print(variants(bundle))
     for remark in remarks(bundle):
-        console().print(remark)
+        print(remark)
     print(f"{folder}: {len(bundle.artifacts)} variants passed, {len(bundle.left_out)} left out")
 
 

@@ -69,13 +69,15 @@ def progress_bar() -> Iterator[Bar]:
 
 def variants(bundle: Bundle) -> Table:
     """One row a variant: what verification found."""
-    table = _table("variant", "MiB", *_CHECKED, "int8 layers", "kept", title=f"{bundle.name}: {_images(bundle)}")
+    check = bundle.artifacts[0].check
+    title = f"{escape(bundle.name)}: {check.images} test images, fp32 in PyTorch {check.reference_top1:.1%}"
+    table = _table("variant", "MiB", *_CHECKED, "int8 layers", "kept", title=title)
     for artifact in bundle.artifacts:
         size = f"{artifact.bytes / 2**20:.2f}"
         layers = _layers(artifact.executed.get("int8_layers"), artifact.executed.get("float_layers"))
         table.add_row(artifact.variant, size, *_check_cells(artifact.check), layers, "[green]yes[/]")
     for left in bundle.left_out:
-        table.add_row(left.variant, "–", *_check_cells(left.check), "–", f"[red]no: {escape(left.reason)}[/]")
+        table.add_row(left.variant, "–", *_check_cells(left.check), "–", "[red]no[/]")
     return table
 
 
@@ -83,8 +85,7 @@ def verified(rows: Sequence[Verified]) -> Table:
     """One row a variant of `edgecnn verify`."""
     table = _table("variant", *_CHECKED, "passed")
     for row in rows:
-        passed = "[green]yes[/]" if row.passed else f"[red]no: {escape(row.reason or '')}[/]"
-        table.add_row(row.variant, *_check_cells(row.check), passed)
+        table.add_row(row.variant, *_check_cells(row.check), "[green]yes[/]" if row.passed else "[red]no[/]")
     return table
 
 
@@ -113,14 +114,19 @@ def styled(outcome: str) -> str:
 
 def remarks(bundle: Bundle) -> list[str]:
     """What a reader of the table must know besides."""
-    found = [f"{artifact.variant}: {artifact.check.too_few}" for artifact in bundle.artifacts if artifact.check.too_few]
+    found = [f"{left.variant} is left out: {left.reason}" for left in bundle.left_out]
+    for artifact in bundle.artifacts:
+        if "rung" in artifact.notes:
+            tried = len(artifact.notes["rungs_tried_on_validation"])
+            found.append(f"{artifact.variant}: {artifact.notes['rung']} ({tried} rungs tried on validation images)")
+        if artifact.check.too_few and artifact.precision != "fp32":
+            found.append(f"{artifact.variant}: {artifact.check.too_few}")
     frames = bundle.frames
     if frames is not None:
-        verdict = "within" if frames.within else "NOT within"
         found.append(
             f"raw camera frames decide as their files do on {frames.agreement:.1%} of {frames.images} images "
-            f"({verdict} the limit of {frames.limit:.0%}); pixels differ by {frames.mean_pixel_error:.2f} levels on "
-            f"average, logits by {frames.mean_logit_error:.3f} of their scale"
+            f"({'within' if frames.within else 'NOT within'} the limit of {frames.limit:.0%}); pixels differ by "
+            f"{frames.mean_pixel_error:.2f} levels on average, logits by {frames.mean_logit_error:.3f} of their scale"
         )
     return found
 
@@ -129,19 +135,12 @@ def _table(*headers: str, title: str | None = None) -> Table:
     """The first column names the row and is never folded."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, header in enumerate(headers):
-        table.add_column(header, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        table.add_column(header, justify="left" if index == 0 else "right", no_wrap=index == 0 or "[" in header)
     return table
 
 
-def _images(bundle: Bundle) -> str:
-    check = bundle.artifacts[0].check
-    return f"{check.images} test images, fp32 in PyTorch {check.reference_top1:.1%}"
-
-
-_CHECKED = (
-    *("logit error", "agreement", "top-1 [95 %]", "loss [95 %], points", "McNemar p"),
-    *("missed (fp32)", "false alarms (fp32)"),
-)
+_CHECKED = ("logit error", "agree", "top-1, % [95 %]", "loss, points [95 %]", "McNemar", "missed", "false alarms")
+"""The last two with fp32's in brackets."""
 
 
 def _check_cells(check: Check | None) -> tuple[str, ...]:
@@ -150,7 +149,7 @@ def _check_cells(check: Check | None) -> tuple[str, ...]:
     return (
         f"{check.max_logit_error:.1e}",
         f"{check.agreement:.1%}",
-        f"{check.top1:.1%} [{check.top1_interval.low:.1%}, {check.top1_interval.high:.1%}]",
+        f"{100 * check.top1:.1f} [{100 * check.top1_interval.low:.1f}, {100 * check.top1_interval.high:.1f}]",
         f"{check.loss_points:+.1f} [{check.loss_interval.low:+.1f}, {check.loss_interval.high:+.1f}]",
         f"{check.mcnemar_p:.2f}",
         _against(check.missed_defects, check.reference_missed_defects),
@@ -174,5 +173,5 @@ def findings(lines: Sequence[tuple[str, str, str]]) -> Table:
     """(area, finding, what to do) of `edgecnn doctor`."""
     table = Table("area", "finding", "what to do")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*map(escape, line))
     return table

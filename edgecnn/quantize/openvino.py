@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import shutil
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,13 +40,15 @@ def _quantize_once(model: Any, tuning: TuningSet, path: Path, *, fast: bool, flo
 
     nncf.set_log_level(logging.ERROR)
     ignored = nncf.IgnoredScope(names=[_classifier(model)]) if float_classifier else None
-    quantized = nncf.quantize(
-        model.clone(),
-        nncf.Dataset([image[None] for image in tuning.calibration]),
-        subset_size=len(tuning.calibration),
-        fast_bias_correction=fast,
-        ignored_scope=ignored,
-    )
+    # Its progress bars go to stdout, which belongs to our results.
+    with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
+        quantized = nncf.quantize(
+            model.clone(),
+            nncf.Dataset([image[None] for image in tuning.calibration]),
+            subset_size=len(tuning.calibration),
+            fast_bias_correction=fast,
+            ignored_scope=ignored,
+        )
     openvino.save_model(quantized, path, compress_to_fp16=False)
 
 

@@ -207,6 +207,8 @@ def test_html_loads_nothing(case: Path, charts: None) -> None:
     assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
     assert "default-src 'none'" in html
     assert html.count("<svg") == 3
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
     assert all(f">{variant}</text>" in html for variant in VARIANTS)
 
 
@@ -232,6 +234,7 @@ def test_headline_has_verdict_bound_host_date_and_accuracy_with_its_interval(cas
 
 def test_both_pages_have_every_variant_and_section(case: Path) -> None:
     markdown, html = _report(case)
+    assert re.search(r"^\| onnx-int8 \(chosen\) onnxruntime · n = 1,000 \|.*\| ✓ PASS \|$", markdown, re.MULTILINE)
     for page in (markdown, html):
         for variant in (*VARIANTS, "harness alone", "openvino-int8", "has collapsed"):
             assert variant in page

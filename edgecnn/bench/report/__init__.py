@@ -72,7 +72,6 @@ def _content(material: Material, data: Path | None) -> dict[str, Any]:
         "frames": _frames(material),
         "calibration": [(a, tables.rungs_table(a)) for a in bundle.artifacts if a.precision == "int8"],
         "provenance": tables.facts_table(_provenance(material), "what", "is"),
-        "tools": tables.facts_table(provenance.tools, "tool of the export", "version"),
         "splits": tables.facts_table(provenance.splits, "split", "SHA-256 of its images' hashes and labels"),
         "hosts": tables.host_table(material.runs),
         "host_facts": tables.facts_table(_host(material), "host of the runs", "is"),
@@ -112,6 +111,7 @@ def _provenance(material: Material) -> dict[str, str]:
         "recipe": provenance.recipe,
         "checkpoint, SHA-256": provenance.checkpoint_sha256,
         "preprocessing": f"{spec.width}×{spec.height}, {spec.fit}, {spec.resize}",
+        "exported with": ", ".join(f"{name} {version}" for name, version in provenance.tools.items()),
         "exported on": ", ".join(f"{name} {value}" for name, value in provenance.host.items()),
     }
 

@@ -29,7 +29,6 @@ _WIDTH = 11.0
 _BINS = 70
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
-    "svg.hashsalt": "edgecnn",
     "text.parse_math": False,  # names come from users
     "font.family": "sans-serif",
     "font.size": 9.5,
@@ -114,7 +113,7 @@ def accuracy_against_latency(material: Material) -> str | None:
             _point(axis, variant, left, top)
         axis.axvline(budget.milliseconds, color=_BUDGET_COLOUR, linewidth=1.4)
         axis.margins(x=0.12)
-        _accuracy_floor(axis, material)
+        floor = _accuracy_floor(axis, material)
         axis.text(
             budget.milliseconds, 1.01, f"budget {budget}", color=_BUDGET_COLOUR, ha="center", va="bottom",
             transform=axis.get_xaxis_transform(),
@@ -124,7 +123,8 @@ def accuracy_against_latency(material: Material) -> str | None:
         axis.grid(color=_FAINT, linewidth=0.6)
         _plain_ticks(axis, log)
         axis.set_axisbelow(True)
-        _label(figure, axis, [variant.name for variant in shown], x, y)
+        figure.canvas.draw()
+        _label(axis, shown, [*_obstacles(axis, shown, budget), floor.get_window_extent()])
         return _svg(figure, "Accuracy against latency of each variant, with the Pareto front and the budget")
 
 
@@ -185,36 +185,49 @@ def _point(axis: Any, variant: Variant, x: float, y: float) -> None:
         )
 
 
-def _accuracy_floor(axis: Any, material: Material) -> None:
-    """The least top-1 that the target accepts."""
+def _accuracy_floor(axis: Any, material: Material) -> Any:
+    """The least top-1 that the target accepts; returns its text."""
     reference = max(variant.artifact.check.reference_top1 for variant in material.variants)
     floor = 100 * reference - material.bundle.accuracy_loss_limit
     axis.axhline(floor, color=_BUDGET_COLOUR, linewidth=1, linestyle=(0, (1, 2)))
-    axis.text(
-        0.004, floor, f"fp32 − {material.bundle.accuracy_loss_limit:g} points", color=_BUDGET_COLOUR, fontsize=8.5,
-        va="bottom", transform=axis.get_yaxis_transform(),
+    return axis.text(
+        0.996, floor, f"least accepted: fp32 − {material.bundle.accuracy_loss_limit:g} points", color=_BUDGET_COLOUR,
+        fontsize=8.5, ha="right", va="top", transform=axis.get_yaxis_transform(),
     )  # fmt: skip
 
 
-def _label(figure: Any, axis: Any, names: Sequence[str], x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
-    """Names beside their points, each at the first of several places where it covers nothing."""
+def _label(axis: Any, shown: Sequence[Variant], taken: list[Any]) -> None:
+    """Names beside their points, each where it covers the fewest of the boxes that are `taken` (in pixels)."""
+    frame = axis.get_window_extent()
+    places = [(side, lift) for lift in (8, -8, 20, -20, 32, -32, 44, -44, 56, -56) for side in (1, -1)]
+    for variant in shown:
+        point = (variant.bound_ms, 100 * variant.artifact.check.top1)
+        text = axis.annotate(variant.name, point, (0, 0), textcoords="offset points", va="center")
+        found = []
+        for order, (side, lift) in enumerate(places):
+            text.set(position=(9 * side, lift), horizontalalignment="left" if side > 0 else "right")
+            box = text.get_window_extent().padded(1.5)
+            outside = box.x0 < frame.x0 or box.x1 > frame.x1 or box.y0 < frame.y0 or box.y1 > frame.y1
+            found.append((100 * outside + sum(box.overlaps(other) for other in taken), order, box))
+        _, best, box = min(found, key=lambda place: place[:2])
+        side, lift = places[best]
+        text.set(position=(9 * side, lift), horizontalalignment="left" if side > 0 else "right")
+        taken.append(box)
+
+
+def _obstacles(axis: Any, shown: Sequence[Variant], budget: Budget) -> list[Any]:
+    """Where no name should stand: on the budget's line, on an interval's bar, least of all on a point. In pixels."""
     from matplotlib.transforms import Bbox
 
-    figure.canvas.draw()
-    taken = [Bbox.from_bounds(px - 7, py - 7, 14, 14) for px, py in axis.transData.transform(np.column_stack([x, y]))]
     frame = axis.get_window_extent()
-    for name, left, top in zip(names, x, y, strict=True):
-        for side, lift in [(side, lift) for lift in (8, -8, 20, -20, 32, -32, 44, -44, 56, -56) for side in (1, -1)]:
-            text = axis.annotate(
-                name, (left, top), (9 * side, lift), textcoords="offset points", va="center",
-                ha="left" if side > 0 else "right",
-            )  # fmt: skip
-            box = text.get_window_extent().padded(1.5)
-            inside = frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
-                break
-            text.remove()
+    boxes = [Bbox.from_bounds(axis.transData.transform((budget.milliseconds, 0))[0] - 1, frame.y0, 2, frame.height)]
+    for variant in shown:
+        check = variant.artifact.check
+        heights = np.array([check.top1, check.top1_interval.low, check.top1_interval.high]) * 100
+        middle, low, high = axis.transData.transform([(variant.bound_ms, height) for height in heights])
+        boxes += 3 * [Bbox.from_bounds(middle[0] - 7, middle[1] - 7, 14, 14)]
+        boxes.append(Bbox.from_bounds(low[0] - 1, low[1], 2, high[1] - low[1]))
+    return boxes
 
 
 def _bins(totals: Sequence[NDArray[np.float64]], budget: Budget) -> tuple[NDArray[np.float64], bool]:
@@ -259,12 +272,16 @@ def _figure(width: float, height: float) -> Iterator[Any]:
 
 def _svg(figure: Any, description: str) -> str:
     """The figure as an <svg> element that scales to the page; `description` is for who cannot see it."""
+    import matplotlib
+
     stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    with matplotlib.rc_context({"svg.hashsalt": description}):  # so that no id comes twice in a page
+        figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*pt" height="[^"]*pt"|(<svg)', lambda m: m[1] or m[2], svg, count=1)
+    svg = re.sub(r' id="[A-Za-z][\w.]*_\d+"', "", svg)  # names of layers, the same in each chart
     for stand_in, variable in _VARIABLES.items():
         svg = svg.replace(stand_in, variable)
     return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgecnn.bench import Summary, Verdict
-from edgecnn.bench.report.material import Material, host_words
+from edgecnn.bench.report.material import Material, Variant, host_words
 from edgecnn.bench.report.wording import counted, millions, milliseconds, moment, percent, proportion
 from edgecnn.bench.stats import Outcome
 from edgecnn.profiles import Budget
@@ -25,6 +25,8 @@ class Headline:
     """What decided it, in the bench's words."""
     why_this: str
     """Why the sentence is about this variant."""
+    beware: tuple[str, ...] = ()
+    """What weakens it."""
 
 
 def headline(material: Material) -> Headline:
@@ -43,7 +45,7 @@ def headline(material: Material) -> Headline:
         f"{subject.name} in {subject.artifact.runtime} {bound}, {where}; "
         f"{accuracy}; eager fp32 {percent(check.reference_top1)})."
     )
-    return Headline(outcome, SYMBOLS[outcome], sentence, verdict.reason, _why(material))
+    return Headline(outcome, SYMBOLS[outcome], sentence, verdict.reason, _why(material), tuple(_beware(subject)))
 
 
 def network_line(material: Material) -> str:
@@ -79,18 +81,14 @@ def table_notes(material: Material) -> list[str]:
 
 
 def warnings(material: Material) -> list[str]:
-    """What to beware of, each with the variant it is about."""
-    found = []
+    """What to beware of, each with the variants that it is about."""
+    about: dict[str, list[str]] = {}
     for variant in material.variants:
-        too_few = variant.artifact.check.too_few
-        found += [f"{variant.name}: {too_few}"] if too_few else []
-        if variant.summary:
-            found += [f"{variant.name}: {note}" for note in variant.summary.notes]
-            verdict = variant.summary.verdict
-            if verdict and verdict.outcome == "INCONCLUSIVE":
-                found.append(f"{variant.name}: {verdict.reason}")
-    if material.harness:
-        found += [f"harness alone: {note}" for note in material.harness.notes]
+        for text in (*_beware(variant), *_doubts(variant)):
+            about.setdefault(text, []).append(variant.name)
+    for text in material.harness.notes if material.harness else ():
+        about.setdefault(text, []).append("harness alone")
+    found = [f"{', '.join(names)}: {text}" for text, names in about.items()]
     frames = material.bundle.frames
     if frames and not frames.within:
         found.append(
@@ -121,6 +119,17 @@ def not_shown(material: Material) -> list[str]:
         "capture, transport and actuation: the clock runs from encoded bytes in memory to the decision",
     )
     return [gap for gap in candidates if gap]
+
+
+def _beware(variant: Variant) -> list[str]:
+    """What weakens what is said of a variant."""
+    too_few = variant.artifact.check.too_few
+    return [*([too_few] if too_few else []), *(variant.summary.notes if variant.summary else ())]
+
+
+def _doubts(variant: Variant) -> list[str]:
+    verdict = variant.summary.verdict if variant.summary else None
+    return [verdict.reason] if verdict and verdict.outcome == "INCONCLUSIVE" else []
 
 
 def _against_budget(budget: Budget, summary: Summary, verdict: Verdict) -> str:

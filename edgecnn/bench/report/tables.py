@@ -175,7 +175,7 @@ def _columns(material: Material) -> list[_Column]:
         ("takes", "threads", measured(lambda row: Cell(f"{row.threads_used:.2f}"))),
         ("takes", "int8 layers", lambda variant: Cell(_int8_layers(variant))),
         ("against fp32", "logit error", checked(lambda check: Cell(_small(check.max_logit_error)))),
-        ("against fp32", "agreement", checked(_agreement)),
+        ("against fp32", "agree", checked(_agreement)),
         ("accuracy", "top-1", checked(_top1_stacked)),
         ("accuracy", "loss, points", checked(_loss)),
         ("accuracy", "McNemar p", checked(lambda check: Cell(probability(check.mcnemar_p)))),
@@ -199,7 +199,7 @@ def _name(variant: Variant) -> Cell:
 
 
 def _stage_cell(stage: str) -> Callable[[Summary], Cell]:
-    return lambda row: Cell(milliseconds(row.stages[stage].p50_ms))
+    return lambda row: Cell(f"{row.stages[stage].p50_ms:.2f}")
 
 
 def _int8_layers(variant: Variant) -> str:
@@ -236,7 +236,7 @@ def _verdict(variant: Variant) -> Cell:
 
 
 def _harness_row(row: Summary, columns: int) -> Row:
-    stages = [Cell(milliseconds(row.stages[stage].p50_ms)) for stage in STAGES]
+    stages = [_stage_cell(stage)(row) for stage in STAGES]
     total = [Cell(milliseconds(value)) for value in (row.p50_ms, row.p90_ms, row.p99_ms, row.upper_ms)]
     takes = [Cell(mebibytes(row.peak_rss_bytes)), Cell(f"{row.threads_used:.2f}")]
     cells = [Cell("harness alone", f"no engine · n = {row.samples:,}"), Cell(""), *stages, *total, *takes]

@@ -1,0 +1,187 @@
+"""The main job on a small drawn set: every stage for real, once; then what each verb does with its results."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgecnn.artifact import Bundle, load_bundle
+from edgecnn.bench import read_runs
+from edgecnn.cli import main
+from edgecnn.data import calibration_items, load_split, split_hash
+from edgecnn.data.surfaces import write_demo_data
+from edgecnn.parity import load_reference, verify
+
+VERDICTS = (0, 1, 3)
+WORDS = ("--model", "mobilenetv2_035", "--weights", "none", "--size", "48", "--epochs", "2", "--samples", "60")
+
+
+def call(*words: object) -> int:
+    """Exit code of `edgecnn …` in this process."""
+    before, sys.argv = sys.argv, ["edgecnn", *map(str, words)]
+    try:
+        main()
+    except SystemExit as left:
+        return int(left.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """desktop-cpu with a limit that an untrained network's INT8 stays within."""
+    text = (Path(__file__).parents[1] / "export" / "desktop-cpu.toml").read_text()
+    path = tmp_path_factory.mktemp("target") / "lenient.toml"
+    path.write_text(text.replace("accuracy_loss_limit = 1.0", "accuracy_loss_limit = 60.0\ncalibration_images = 24"))
+    return path
+
+
+@pytest.fixture(scope="module")
+def surfaces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "surfaces"
+    write_demo_data(folder, 80, 0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(surfaces: Path, target: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished `edgecnn run`."""
+    out = tmp_path_factory.mktemp("run") / "out"
+    assert call("run", surfaces, "--target", target, "--out", out, *WORDS) in VERDICTS
+    return out
+
+
+@pytest.fixture(scope="module")
+def bundle(ran: Path) -> Bundle:
+    return load_bundle(ran / "bundle")
+
+
+def test_every_variant_is_accounted_for(bundle: Bundle) -> None:
+    names = {artifact.variant for artifact in bundle.artifacts} | {left.variant for left in bundle.left_out}
+    assert names == {
+        *("torchscript-fp32", "onnx-fp32", "onnx-int8", "openvino-fp32", "openvino-fp16", "openvino-int8"),
+    }
+    assert {"torchscript-fp32", "onnx-fp32", "openvino-fp32"} <= {artifact.variant for artifact in bundle.artifacts}
+    for artifact in bundle.artifacts:
+        if artifact.precision == "fp32":
+            assert artifact.check.max_logit_error <= 1e-4
+            assert artifact.check.agreement == 1
+
+
+def test_int8_saw_no_test_image(bundle: Bundle, ran: Path) -> None:
+    data = load_split(None, ran / "train" / "split.json")
+    assert bundle.provenance.splits["calibration"] == split_hash(calibration_items(data, 24))
+    assert bundle.provenance.splits["test"] == split_hash(data.test)
+    reference = load_reference(ran / "bundle" / "reference.npz")
+    assert set(reference.sha256) == {item.sha256 for item in data.test}
+    assert {item.sha256 for item in data.train} & set(reference.sha256) == set()
+
+
+def test_the_choice_is_recorded_with_its_reason(bundle: Bundle) -> None:
+    assert bundle.choice is not None
+    assert bundle.choice.variant in {artifact.variant for artifact in bundle.artifacts}
+    assert "p50" in bundle.choice.reason
+
+
+def test_golden_images_carry_what_fp32_answered(bundle: Bundle, ran: Path) -> None:
+    assert {golden.label for golden in bundle.golden} == set(bundle.classes)
+    assert all((ran / "bundle" / golden.file).is_file() for golden in bundle.golden)
+    assert all(len(golden.logits) == len(bundle.classes) for golden in bundle.golden)
+
+
+def test_raw_frames_were_compared(bundle: Bundle) -> None:
+    assert bundle.frames is not None
+    assert bundle.frames.images == bundle.artifacts[0].check.images
+
+
+def test_the_raw_runs_are_kept(ran: Path, bundle: Bundle) -> None:
+    runs = {run.subject.variant: run for run in read_runs(ran / "bench.jsonl")}
+    assert {artifact.variant for artifact in bundle.artifacts} < set(runs)
+    assert all(len(run.samples.measured.infer) == 60 for run in runs.values())
+
+
+def test_the_report_opens_offline(ran: Path) -> None:
+    html = (ran / "report.html").read_text()
+    assert "<html" in html
+    assert 'src="http' not in html
+    assert (ran / "report.md").read_text().startswith("#")
+
+
+def test_nothing_is_done_twice(
+    ran: Path, surfaces: Path, target: Path, capsys: pytest.CaptureFixture[str], bundle: Bundle
+) -> None:
+    assert call("run", surfaces, "--target", target, "--out", ran, *WORDS, "--json") in VERDICTS
+    output = capsys.readouterr()
+    assert "export: already done" in output.err
+    assert "bench: already done" in output.err
+    assert json.loads(output.out)["choice"]["variant"] == bundle.choice.variant  # type: ignore[union-attr]
+    assert load_bundle(ran / "bundle") == bundle
+
+
+def test_a_damaged_bundle_is_refused(ran: Path, surfaces: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ran, copy)
+    (copy / "bundle" / "labels.txt").write_text("tampered")
+    assert call("verify", copy / "bundle", "--data", surfaces) == 2
+    assert call("bench", copy / "bundle") == 2
+
+
+def test_verify_finds_the_images_by_content(ran: Path, surfaces: Path, bundle: Bundle, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(sorted(surfaces.rglob("*.jpg"))):
+        shutil.copy(path, flat / f"{number}.jpg")
+    rows = verify(ran / "bundle", flat, ["onnx-fp32"])
+    assert rows[0].passed
+    assert rows[0].check == bundle.artifact("onnx-fp32").check
+
+
+def test_verify_names_missing_images(ran: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("verify", ran / "bundle", "--data", tmp_path) == 2
+    assert "test images are not there" in capsys.readouterr().err
+
+
+def test_export_replaces_nothing_but_a_bundle(ran: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious.txt").write_text("not a bundle")
+    assert call("export", ran / "train", "--out", tmp_path) == 2
+    assert "is not a bundle" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+def test_a_strict_target_leaves_out_what_loses_too_much_and_says_so(
+    ran: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], target: Path
+) -> None:
+    strict = tmp_path / "strict.toml"
+    name = 'name = "desktop-cpu"'
+    strict.write_text(target.read_text().replace(name, f"{name}\nfp32_tolerance = 1e-12"))
+    code = call("export", ran / "train", "--target", strict, "--out", tmp_path / "bundle")
+    output = capsys.readouterr()
+    assert "logits differ from the trained network's" in output.out + output.err
+    # 2 where nothing at all was left.
+    assert code == (1 if (tmp_path / "bundle").exists() else 2)
+    assert not (tmp_path / "bundle" / "onnx-fp32").exists()
+
+
+def test_bench_runs_where_torch_cannot_be_imported(ran: Path, tmp_path: Path) -> None:
+    """A device: the base install and one engine. torch is hidden from the bench and from its children."""
+    for name in ("torch", "torchvision", "timm", "onnx", "nncf"):
+        (tmp_path / "hidden" / name).mkdir(parents=True)
+        (tmp_path / "hidden" / name / "__init__.py").write_text("raise ImportError('hidden')")
+    command = [sys.executable, "-m", "edgecnn", "bench", str(ran / "bundle"), "--variant", "onnx-fp32"]
+    done = subprocess.run(
+        [*command, "--samples", "20", "--out", str(tmp_path / "runs.jsonl"), "--json"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "hidden")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in VERDICTS, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert "onnx-fp32" in {row["variant"] for row in rows}
