@@ -6,7 +6,8 @@
 The bundle: torchvision:mobilenet_v2 at 224×224, exported for desktop-cpu. Batch 1, one thread each, every side in a
 process of its own. The parent asks one after the other for a burst of units, so that only one works at a time and all
 see the same disturbances: the ratios are what counts. Each unit is timed by its own process, decoding included. Units
-at the start of a burst are not kept: they pay for the other sides' use of the caches.
+at the start of a burst are not kept: they pay for the other sides' use of the caches. All sides are launched several
+times: how a process's memory happens to lie can change PyTorch's time by half, for as long as the process lives.
 
 Two clocks, because a busy machine takes more wall time from a long unit than from a short one: wall time, and the
 processor time of the side's process, which on an idle core is the same for one thread.
@@ -48,7 +49,7 @@ from edgecnn.runtimes import open_session
 Unit: TypeAlias = Callable[[bytes], object]
 """Encoded bytes to a decision: what is timed."""
 Samples: TypeAlias = NDArray[np.float64]
-"""Milliseconds, (rounds, units of a burst)."""
+"""Milliseconds, (launches, rounds, units of a burst)."""
 Measured: TypeAlias = dict[tuple[str, str, str], Samples]
 """By (input, side, clock)."""
 
@@ -123,7 +124,8 @@ def main() -> int:
         arguments.show = arguments.out
         measure_to(arguments.out, arguments)
     header, samples = read(arguments.show)
-    print(f"{header['started']}, {header['host']['cpu']}, {header['host']['cores']} cores, {header['rounds']} rounds")
+    shape = f"{header['launches']} launches of {header['rounds_of_a_launch']} rounds"
+    print(f"{header['started']}, {header['host']['cpu']}, {header['host']['cores']} cores, {shape}")
     print(table(samples, header["inputs"]))
     verdicts = [judged(statement, samples) for statement in STATEMENTS]
     print("\n".join(text for _, text in verdicts))
@@ -139,12 +141,15 @@ def measure_to(out: Path, arguments: argparse.Namespace) -> None:
     started, before = datetime.now(UTC).isoformat(timespec="seconds"), host.state()
     with TemporaryDirectory() as work:
         settings = Settings(arguments.bundle, arguments.variant, arguments.weights, len(bundle.classes), Path(work))
-        with workers(settings, inputs) as sides:
-            bursts = list(_bursts(sides, [image.name for image in inputs], arguments.rounds))
+        bursts: list[dict[str, Any]] = []
+        for launch in range(arguments.launches):
+            with workers(settings, inputs) as sides:
+                bursts += _bursts(launch, sides, [image.name for image in inputs], arguments.rounds)
     header = {
         "kind": "run",
         "started": started,
-        "rounds": arguments.rounds,
+        "launches": arguments.launches,
+        "rounds_of_a_launch": arguments.rounds,
         "unkept_units_of_a_burst": UNKEPT,
         "bundle": bundle.name,
         "variant": _variant_facts(arguments.bundle, arguments.variant),
@@ -162,10 +167,11 @@ def read(path: Path) -> tuple[dict[str, Any], Measured]:
     """The header, and the samples."""
     header, *bursts = [json.loads(line) for line in path.read_text().splitlines()]
     found: dict[tuple[str, str, str], list[list[int]]] = {}
-    for burst in sorted(bursts, key=lambda burst: int(burst["round"])):
+    for burst in sorted(bursts, key=lambda burst: (int(burst["launch"]), int(burst["round"]))):
         for clock in CLOCKS:
             found.setdefault((burst["input"], burst["side"], clock), []).append(burst[f"{clock}_ns"])
-    return header, {key: np.array(rows) / 1e6 for key, rows in found.items()}
+    shape = (header["launches"], header["rounds_of_a_launch"], -1)
+    return header, {key: np.array(rows).reshape(shape) / 1e6 for key, rows in found.items()}
 
 
 def table(samples: Measured, inputs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -200,9 +206,13 @@ def judged(statement: Statement, samples: Measured) -> tuple[bool, str]:
 
 
 def ratio_of_medians(numerator: Samples, denominator: Samples) -> tuple[float, float, float]:
-    """The ratio and its 95 % interval: percentile bootstrap over rounds, the same rounds for both sides."""
-    rounds = len(numerator)
-    drawn = np.random.default_rng(0).integers(0, rounds, (RESAMPLES, rounds))
+    """The ratio and its 95 % interval: percentile bootstrap over launches and their rounds, the same for both sides."""
+    launches, rounds, _ = numerator.shape
+    draw = np.random.default_rng(0)
+    drawn = (
+        draw.integers(0, launches, (RESAMPLES, launches, 1)),
+        draw.integers(0, rounds, (RESAMPLES, launches, rounds)),
+    )
     ratios = _medians(numerator, drawn) / _medians(denominator, drawn)
     low, high = np.percentile(ratios, (2.5, 97.5))
     return float(np.median(numerator) / np.median(denominator)), float(low), float(high)
@@ -258,8 +268,9 @@ def pil_torchvision_onnxruntime(settings: Settings) -> Unit:
     import torch
 
     transform, path = _transform(), settings.work / "user.onnx"
-    example = torch.zeros(1, 3, SIDE, SIDE)
-    torch.onnx.export(_eager(settings), (example,), path, dynamo=True, external_data=False, verbose=False)
+    if not path.exists():  # of an earlier launch
+        example = torch.zeros(1, 3, SIDE, SIDE)
+        torch.onnx.export(_eager(settings), (example,), path, dynamo=True, external_data=False, verbose=False)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -360,15 +371,17 @@ def _work(connection: Connection[Any, Any], name: str, settings: Settings, input
         connection.send(_burst(unit, encoded[wanted], KEPT))
 
 
-def _bursts(sides: Mapping[str, Connection[Any, Any]], inputs: Sequence[str], rounds: int) -> Iterator[dict[str, Any]]:
+def _bursts(
+    launch: int, sides: Mapping[str, Connection[Any, Any]], inputs: Sequence[str], rounds: int
+) -> Iterator[dict[str, Any]]:
     """Ask every side for every input in each round, in an order that is drawn anew."""
-    order, draw = [(side, image) for image in inputs for side in sides], random.Random(0)
+    order, draw = [(side, image) for image in inputs for side in sides], random.Random(launch)
     for number in range(rounds):
         draw.shuffle(order)
         for side, image in order:
             sides[side].send(image)
             wall, processor = sides[side].recv()
-            who = {"kind": "burst", "round": number, "input": image, "side": side}
+            who = {"kind": "burst", "launch": launch, "round": number, "input": image, "side": side}
             yield {**who, "wall_ns": wall, "processor_ns": processor}
 
 
@@ -471,9 +484,9 @@ def _relative(image: str, side: str, clock: str, samples: Measured) -> str:
     return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _medians(samples: Samples, drawn: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Median over all units of the drawn rounds, for each resample."""
-    medians: NDArray[np.float64] = np.median(samples[drawn].reshape(len(drawn), -1), axis=1)
+def _medians(samples: Samples, drawn: tuple[NDArray[np.int64], NDArray[np.int64]]) -> NDArray[np.float64]:
+    """Median over all units of the drawn (launches, rounds), for each resample."""
+    medians: NDArray[np.float64] = np.median(samples[drawn].reshape(RESAMPLES, -1), axis=1)
     return medians
 
 
@@ -505,7 +518,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=shared / "data", help="holds imagenet_val1300, defect_neu_det")
     parser.add_argument("--large", type=Path, help="a JPEG instead of the mosaic; 1280×960 at most")
     parser.add_argument("--small", type=Path, help="a JPEG instead of NEU-DET's first")
-    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--launches", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=15, help="of a launch")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--show", type=Path, help="print what a stored file shows; measure nothing")
     arguments = parser.parse_args()
