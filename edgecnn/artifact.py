@@ -190,6 +190,9 @@ class Provenance(Frozen):
     weights: str
     recipe: str
     checkpoint_sha256: Sha256
+    """Of checkpoint.json, which holds the hashes of weights and splits."""
+    target_sha256: Sha256
+    """Of the whole target profile."""
     tools: Mapping[str, str]
     """Library to version."""
     host: Mapping[str, Any]
@@ -313,11 +316,33 @@ def inventory(folder: Path) -> dict[str, File]:
     }
 
 
-def write_bundle(folder: Path, bundle: Bundle) -> None:
-    """Write bundle.json with a hash over its own content, so that a changed digit in it is noticed too."""
-    content = bundle.model_dump(mode="json")
+def write_document(path: Path, value: Frozen) -> None:
+    """Write JSON with a hash over its own content, so that a changed digit in it is noticed too."""
+    content = value.model_dump(mode="json")
     document = {"content_sha256": _content_hash(content), **content}
-    write_atomically(folder / "bundle.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_document(path: Path, model: type[Model], version: int, advice: str) -> Model:
+    """Read what `write_document` wrote. UserError, ending in `advice`, where it is damaged or of another version."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        claimed = document.pop("content_sha256")
+        found = document["version"]
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        raise UserError(f"{path}: not a {path.stem} description (damaged?): {advice}") from None
+    if found != version:
+        raise UserError(
+            f"{path}: {path.stem} version {found}, this edgecnn reads version {version}: install a matching edgecnn"
+        )
+    if claimed != _content_hash(document):
+        raise UserError(f"{path}: its content does not match its own hash: {advice}")
+    return parse(model, json.dumps(document), str(path))
+
+
+def write_bundle(folder: Path, bundle: Bundle) -> None:
+    """Write bundle.json."""
+    write_document(folder / "bundle.json", bundle)
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -328,19 +353,10 @@ def load_bundle(folder: Path) -> Bundle:
     path = folder / "bundle.json"
     if not path.is_file():
         raise UserError(f"{folder}: no bundle.json there (expected a bundle folder, made by `edgecnn export`)")
-    try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
-        claimed = document.pop("content_sha256")
-        version = document["version"]
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise UserError(f"{path}: not a bundle description (damaged?): copy or export the bundle again") from None
-    if version != BUNDLE_VERSION:
-        raise UserError(
-            f"{path}: bundle version {version}, this edgecnn reads version {BUNDLE_VERSION}: install a matching edgecnn"
-        )
-    if claimed != _content_hash(document):
-        raise UserError(f"{path}: its content does not match its own hash: copy or export the bundle again")
-    bundle = parse(Bundle, json.dumps(document), str(path))
+    bundle = read_document(path, Bundle, BUNDLE_VERSION, "copy or export the bundle again")
+    named = {*(file for artifact in bundle.artifacts for file in artifact.files), *(one.file for one in bundle.golden)}
+    if not named <= set(bundle.files):
+        raise UserError(f"{path}: {sorted(named - set(bundle.files))[0]} has no hash: export the bundle again")
     _check_files(folder, bundle.files)
     return bundle
 
@@ -350,11 +366,14 @@ def _content_hash(content: Mapping[str, Any]) -> Sha256:
 
 
 def _check_files(folder: Path, files: Mapping[str, File]) -> None:
+    links = [path for path in folder.rglob("*") if path.is_symlink()]
+    if links:
+        raise UserError(f"{links[0]}: is a link: a bundle has none, copy it again")
     for name, expected in files.items():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise UserError(f"{folder}: file name {name!r} leaves the bundle: refused")
         path = folder / name
-        if path.is_symlink() or not path.is_file():
+        if not path.is_file():
             raise UserError(f"{folder}: {name} is missing: copy or export the bundle again")
         if path.stat().st_size != expected.bytes or sha256_of_file(path) != expected.sha256:
             raise UserError(f"{folder}: {name} is damaged (its hash differs): copy or export the bundle again")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from edgecnn.artifact import Cost, Frozen, Preprocess, Sha256, parse, sha256_of, sha256_of_file, write_atomically
+from edgecnn.artifact import Cost, Frozen, Preprocess, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
 
 CHECKPOINT_VERSION = 1
@@ -96,9 +95,7 @@ class Checkpoint(Frozen):
 
 def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write checkpoint.json, last of all files: a folder that has one is complete."""
-    content = checkpoint.model_dump(mode="json")
-    document = {"content_sha256": _content_hash(content), **content}
-    write_atomically(folder / CHECKPOINT, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    write_document(folder / CHECKPOINT, checkpoint)
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -108,21 +105,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     path = folder / CHECKPOINT
     if not path.is_file():
-        raise UserError(f"{folder}: no {CHECKPOINT} there (expected a checkpoint folder, made by `edgecnn finetune`)")
-    try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
-        claimed = document.pop("content_sha256")
-        version = document["version"]
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise UserError(f"{path}: not a checkpoint description (damaged?): copy the folder or train again") from None
-    if version != CHECKPOINT_VERSION:
-        raise UserError(
-            f"{path}: checkpoint version {version}, this edgecnn reads version {CHECKPOINT_VERSION}: "
-            "install a matching edgecnn"
-        )
-    if claimed != _content_hash(document):
-        raise UserError(f"{path}: its content does not match its own hash: copy the folder or train again")
-    checkpoint = parse(Checkpoint, json.dumps(document), str(path))
+        raise UserError(f"{folder}: no {CHECKPOINT} there (expected a run folder, made by `edgecnn finetune`)")
+    checkpoint = read_document(path, Checkpoint, CHECKPOINT_VERSION, "copy the folder or train again")
     for name, expected in checkpoint.files.items():
         _check_file(folder, name, expected)
     return checkpoint
@@ -136,7 +120,3 @@ def _check_file(folder: Path, name: str, expected: Sha256) -> None:
         raise UserError(f"{folder}: {name} is missing: copy the folder or train again")
     if sha256_of_file(path) != expected:
         raise UserError(f"{folder}: {name} is damaged (its hash differs): copy the folder or train again")
-
-
-def _content_hash(content: Mapping[str, Any]) -> Sha256:
-    return sha256_of(json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())

@@ -5,10 +5,9 @@ from __future__ import annotations
 import platform
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -24,11 +23,14 @@ from edgecnn.artifact import (
     Golden,
     LeftOut,
     Provenance,
+    Sha256,
     folder_written_whole,
     inventory,
+    sha256_of,
+    sha256_of_file,
     write_bundle,
 )
-from edgecnn.checkpoint import WEIGHTS, Checkpoint
+from edgecnn.checkpoint import CHECKPOINT, Checkpoint
 from edgecnn.data import Dataset, Item, calibration_items, load_split, split_hash, split_hashes
 from edgecnn.errors import UserError
 from edgecnn.formats import Converted, Source
@@ -44,13 +46,17 @@ from edgecnn.parity import (
     save_reference,
 )
 from edgecnn.profiles import Target, VariantSpec
+from edgecnn.quantize import names as quantize_names
 from edgecnn.quantize import quantize
 from edgecnn.quantize.ladder import TuningSet
-from edgecnn.runtimes import installed, open_file, open_session
+from edgecnn.runtimes import get as get_runtime
+from edgecnn.runtimes import names as runtime_names
+from edgecnn.runtimes import open_file, open_session
+from edgecnn.versions import installed_versions
 
 GOLDEN_PER_CLASS = 10
 GOLDEN_IN_ALL = 120
-_TOOLS = (
+TOOLS = (
     "torch",
     "torchvision",
     "timm",
@@ -76,6 +82,7 @@ class _Job:
     """What the steps of one export share."""
 
     checkpoint: Checkpoint
+    checkpoint_sha256: Sha256
     data: Dataset
     target: Target
     source: Source
@@ -101,6 +108,7 @@ def export(
     """
     from edgecnn.models import load_module
 
+    refuse_unknown(target)
     if out.exists() and not (out / "bundle.json").is_file():
         raise UserError(f"{out}: exists and is not a bundle: choose another --out or remove it")
     checkpoint, module = load_module(run)
@@ -108,14 +116,45 @@ def export(
     if split_hashes(data) != dict(checkpoint.splits):
         raise UserError(f"{run}: split.json is not the one that the checkpoint was trained with: train again")
     with TemporaryDirectory(prefix="edgecnn-") as work, folder_written_whole(out) as folder:
-        job = _prepare(checkpoint, module, data, target, Path(work), folder, progress)
+        digest = sha256_of_file(run / CHECKPOINT)
+        job = _prepare(checkpoint, digest, module, data, target, Path(work), folder, progress)
         bundle = _export(job)
         write_bundle(folder, bundle)
     return bundle
 
 
+def target_hash(target: Target) -> Sha256:
+    """Identifies a target by all that it says."""
+    return sha256_of(target.model_dump_json().encode())
+
+
+def refuse_unknown(target: Target) -> None:
+    """UserError with every variant of a target that cannot be made or opened, before anything is done."""
+    wrong = []
+    for spec in target.variants:
+        able = quantize_names() if spec.precision == "int8" else formats.names()
+        if spec.format not in able:
+            wrong.append(f"{spec.variant}: {spec.format!r} is not one of {', '.join(able)}")
+        elif spec.precision != "int8" and spec.precision not in formats.get(spec.format).precisions:
+            precisions = ", ".join(formats.get(spec.format).precisions)
+            wrong.append(f"{spec.variant}: {spec.precision!r} is not one of {precisions}")
+        if spec.runtime not in runtime_names():
+            wrong.append(f"{spec.variant}: runtime {spec.runtime!r} is not one of {', '.join(runtime_names())}")
+        elif spec.format not in get_runtime(spec.runtime).runs:
+            wrong.append(f"{spec.variant}: {spec.runtime} does not open {spec.format}")
+    if wrong:
+        raise UserError(f"target {target.name}: {'; '.join(wrong)}")
+
+
 def _prepare(
-    checkpoint: Checkpoint, module: Any, data: Dataset, target: Target, work: Path, folder: Path, progress: Progress
+    checkpoint: Checkpoint,
+    digest: Sha256,
+    module: Any,
+    data: Dataset,
+    target: Target,
+    work: Path,
+    folder: Path,
+    progress: Progress,
 ) -> _Job:
     from edgecnn.models import Deployed
 
@@ -135,7 +174,7 @@ def _prepare(
     if any(variant.precision == "int8" for variant in target.variants):
         progress("calibration and validation images")
         tuning = _tuning(deployed, checkpoint, data, calibration, target)
-    return _Job(checkpoint, data, target, source, tuning, reference, calibration, folder, progress)
+    return _Job(checkpoint, digest, data, target, source, tuning, reference, calibration, folder, progress)
 
 
 def _tuning(
@@ -181,7 +220,7 @@ def _export(job: _Job) -> Bundle:
         raise UserError(f"no variant of {job.target.name} passed, nothing was written: {reasons}")
     frames = _frames(job, artifacts)
     save_reference(job.reference, job.folder / REFERENCE_FILE)
-    (job.folder / "labels.txt").write_text("\n".join(job.data.classes) + "\n")
+    (job.folder / "labels.txt").write_text("\n".join(job.data.classes) + "\n", encoding="utf-8")
     golden = _golden(job)
     checkpoint, target = job.checkpoint, job.target
     return Bundle(
@@ -206,27 +245,23 @@ def _export(job: _Job) -> Bundle:
 
 
 def _variant(job: _Job, spec: VariantSpec) -> Artifact | LeftOut:
+    """Convert, open again in its own engine, run from the encoded test images, judge."""
     name, folder = spec.variant, job.folder / spec.variant
-    job.progress(f"{name}: convert")
     try:
+        job.progress(f"{name}: convert")
         converted = _convert(job, spec, folder)
+        job.progress(f"{name}: verify on {len(job.data.test)} test images")
+        logits, executed = _run(job, spec, folder / converted.files[0])
     except UserError as error:
         return LeftOut(variant=name, reason=str(error))
-    except Exception as error:  # converters raise whatever their libraries raise
-        return LeftOut(variant=name, reason=f"conversion failed: {type(error).__name__}: {_first_line(error)}")
-    if not installed(spec.runtime):
-        return LeftOut(variant=name, reason=f"cannot be verified: {spec.runtime} is not installed")
-    job.progress(f"{name}: verify on {len(job.data.test)} test images")
-    session = open_file(folder / converted.files[0], spec.runtime, spec.precision, job.target.threads)
-    try:
-        logits = run_files(session, [item.path for item in job.data.test], job.checkpoint.preprocess)
-        executed = session.executed()
-    finally:
-        session.close()
+    except Exception as error:  # converters and engines raise whatever their libraries raise
+        return LeftOut(variant=name, reason=f"{type(error).__name__}: {_first_line(error)}")
     check = compare_with(job.reference, logits, job.data.classes, job.data.good_class, job.target.accuracy_loss_limit)
     reason = refusal(check, spec.precision, job.target.accuracy_loss_limit, job.target.fp32_tolerance)
+    if spec.precision == "int8" and not executed.get("int8_layers"):
+        reason = f"{spec.runtime} ran none of its layers in int8"
     if reason is not None:
-        return LeftOut(variant=name, reason=reason, check=check)
+        return LeftOut(variant=name, reason=reason, check=check if np.isfinite(check.max_logit_error) else None)
     return Artifact(
         variant=name,
         format=spec.format,
@@ -238,6 +273,15 @@ def _variant(job: _Job, spec: VariantSpec) -> Artifact | LeftOut:
         executed=executed,
         check=check,
     )
+
+
+def _run(job: _Job, spec: VariantSpec, path: Path) -> tuple[NDArray[np.float32], Mapping[str, Any]]:
+    session = open_file(path, spec.runtime, spec.precision, job.target.threads)
+    try:
+        logits = run_files(session, [item.path for item in job.data.test], job.checkpoint.preprocess)
+        return logits, session.executed()
+    finally:
+        session.close()
 
 
 def _convert(job: _Job, spec: VariantSpec, folder: Path) -> Converted:
@@ -282,8 +326,9 @@ def _provenance(job: _Job) -> Provenance:
         model=checkpoint.model,
         weights=checkpoint.weights,
         recipe=checkpoint.recipe.name,
-        checkpoint_sha256=checkpoint.files[WEIGHTS],
-        tools={name: metadata.version(name) for name in _TOOLS},
+        checkpoint_sha256=job.checkpoint_sha256,
+        target_sha256=target_hash(job.target),
+        tools=installed_versions(TOOLS),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         splits={**checkpoint.splits, "calibration": split_hash(job.calibration)},
     )

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import BadImage, UserError
@@ -31,9 +31,10 @@ Images: TypeAlias = NDArray[np.uint8]
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused from their header, before a byte of them is decoded."""
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm"})
 _FACTORS = (8, 4, 2)
 _ORIENTATION_TAG = 0x0112
+_LEAST_16_BIT_PEAK = 4096
 
 
 class Preparer:
@@ -110,7 +111,7 @@ def prepare_frame(frame: Pixels, spec: Preprocess) -> Pixels:
     """Raw camera frame, uint8 (h, w, 3) RGB or (h, w) grey, to uint8 (height, width, 3) RGB.
 
     Equal to `prepare` of a losslessly encoded file. A JPEG of the same scene differs by its compression and by the
-    decoder's own reduction: `edgecnn verify` measures by how much and bounds what it does to decisions.
+    decoder's own reduction: `edgecnn export` measures by how much, and exits 1 where decisions suffer.
     """
     return np.array(Preparer(spec).prepare_frame(frame))
 
@@ -125,10 +126,12 @@ def decode_whole(encoded: bytes) -> Pixels:
             image = Image.open(io.BytesIO(encoded))
             _check_size(image.height, image.width)
             frames = getattr(image, "n_frames", 1)
-            if frames > 1:
+            # A phone's MPO is a JPEG with previews behind it.
+            if frames > 1 and image.format != "MPO":
                 raise BadImage(f"animated or multi-page image ({frames} frames): save the frame you mean")
+            orientation = _orientation_of(image)
             image.load()
-            return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+            return _upright(_to_rgb(image), orientation)
     except UnidentifiedImageError:
         raise BadImage("not an image in a format that is read here (JPEG, PNG, BMP, TIFF, WebP, …)") from None
     except BadImage:
@@ -173,7 +176,12 @@ def _as_rgb(frame: Pixels) -> Pixels:
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if image.mode.startswith("I;16") or image.mode == "I":
         # Pillow's own conversion clips at 255. Mode I is what it opens some 16-bit files as.
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8
+        values = np.asarray(image).astype(np.int64)
+        if 0 < values.max() < _LEAST_16_BIT_PEAK or values.max() > 65535:
+            raise BadImage(
+                f"16-bit image with values up to {values.max()}: a camera's 10 or 12 bits? scale them to the full 16"
+            )
+        grey = np.clip(values, 0, 65535) >> 8
         return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise BadImage("floating-point pixels have no defined range: save it with 8 or 16 bits")
@@ -185,15 +193,20 @@ def _orientation(encoded: bytes) -> int:
         return 1
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            value: Any = image.getexif().get(_ORIENTATION_TAG, 1)
-    except (OSError, SyntaxError, ValueError):
+            return _orientation_of(image)
+    except Exception:  # a damaged Exif block says nothing; the decoder judges the rest
         return 1
+
+
+def _orientation_of(image: Image.Image) -> int:
+    """Of the Exif tag alone, 1 to 8, so that every path turns an image alike."""
+    value: Any = image.getexif().get(_ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
     if orientation == 1:
-        return pixels
+        return np.ascontiguousarray(pixels)
     if orientation >= 5:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

@@ -457,8 +457,8 @@ def _read_file(path: Path) -> State:
             f"{path}: holds Python objects or code, not only tensors: refused. "
             "Save its state_dict, best as .safetensors, where you trust the file"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise UserError(f"{path}: not a readable PyTorch file: {_first_line(error)}") from None
+    except Exception as error:  # a damaged file leads PyTorch's reader to whatever
+        raise UserError(f"{path}: not a readable PyTorch file ({type(error).__name__}: {_first_line(error)})") from None
     return _unwrap(loaded, path)
 
 

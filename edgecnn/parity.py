@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Check, FrameCheck, Frozen, Precision, Preprocess, load_bundle
 from edgecnn.data import find_images
-from edgecnn.errors import UserError
+from edgecnn.errors import BadImage, UserError
 from edgecnn.evaluate import Labels, compare, frames_against_files
-from edgecnn.imaging import Images, Preparer, decode_whole
+from edgecnn.imaging import Images, Pixels, Preparer, decode_whole
 from edgecnn.runtimes import Session, installed, open_session
 
 REFERENCE_FILE = "reference.npz"
@@ -35,30 +35,37 @@ class Verified(Frozen):
     """What `edgecnn verify` found."""
 
     variant: str
-    passed: bool
+    passed: bool | None
+    """None where the engine is not installed here."""
     reason: str | None
     check: Check | None
 
 
 def prepare_files(paths: Sequence[Path], spec: Preprocess) -> Images:
     """Encoded files to uint8 (n, height, width, 3)."""
-    preparer = Preparer(spec)
     images = np.empty((len(paths), spec.height, spec.width, 3), np.uint8)
-    for index, path in enumerate(paths):
-        images[index] = preparer.prepare(path.read_bytes())
+    for index, pixels in enumerate(_prepared(paths, Preparer(spec).prepare)):
+        images[index] = pixels
     return images
 
 
 def prepare_as_frames(paths: Sequence[Path], spec: Preprocess) -> Images:
     """The same files as if a camera had delivered their full-size pixels: uint8 (n, height, width, 3)."""
     preparer = Preparer(spec)
-    return np.stack([np.array(preparer.prepare_frame(decode_whole(path.read_bytes()))) for path in paths])
+    return np.stack(list(map(np.array, _prepared(paths, lambda data: preparer.prepare_frame(decode_whole(data))))))
 
 
 def run_files(session: Session, paths: Sequence[Path], spec: Preprocess) -> NDArray[np.float32]:
     """Logits (n, classes) from encoded files, one by one as a device would."""
-    preparer = Preparer(spec)
-    return np.concatenate([session.run(preparer.prepare(path.read_bytes())[None]) for path in paths])
+    return np.concatenate([session.run(pixels[None]) for pixels in _prepared(paths, Preparer(spec).prepare)])
+
+
+def _prepared(paths: Sequence[Path], prepare: Callable[[bytes], Pixels]) -> Iterator[Pixels]:
+    for path in paths:
+        try:
+            yield prepare(path.read_bytes())
+        except BadImage as error:
+            raise UserError(f"{path}: {error}") from None
 
 
 def refusal(check: Check, precision: Precision, accuracy_loss_limit: float, fp32_tolerance: float) -> str | None:
@@ -138,7 +145,7 @@ def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Pro
             progress(artifact.variant)
         if not installed(artifact.runtime):
             reason = f"{artifact.runtime} is not installed here"
-            results.append(Verified(variant=artifact.variant, passed=False, reason=reason, check=None))
+            results.append(Verified(variant=artifact.variant, passed=None, reason=reason, check=None))
             continue
         session = open_session(folder, artifact, bundle.threads)
         try:

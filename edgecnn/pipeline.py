@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgecnn.artifact import Bundle, Choice, load_bundle, write_bundle
-from edgecnn.bench import Skipped, Summary, bench, read_runs, summarize
+from edgecnn.artifact import Bundle, Choice, load_bundle, sha256_of_file, write_bundle
+from edgecnn.bench import Summary, bench, plan_for, read_runs, summarize
 from edgecnn.bench.host import fingerprint
 from edgecnn.bench.rows import Row
-from edgecnn.checkpoint import WEIGHTS, read_checkpoint
+from edgecnn.checkpoint import CHECKPOINT, read_checkpoint
 from edgecnn.errors import UserError
-from edgecnn.export import export
-from edgecnn.profiles import Budget, Target, parse_budget
+from edgecnn.export import TOOLS, export, target_hash
+from edgecnn.profiles import Target, parse_budget
+from edgecnn.versions import installed_versions
 
 Say = Callable[[str], None]
 
 
 def export_once(run: Path, target: Target, out: Path, say: Say, data_root: Path | None = None) -> Bundle:
-    """The bundle of this checkpoint and target: the one that is there where it is whole and of both, else a new one."""
+    """The bundle of this checkpoint and target: the one that is there where it is whole and of both, else a new one.
+
+    A bundle in which a variant could not even be tried (an engine was missing, say) is made again.
+    """
     if (out / "bundle.json").is_file():
         try:
             bundle = load_bundle(out)
@@ -31,20 +36,20 @@ def export_once(run: Path, target: Target, out: Path, say: Say, data_root: Path 
     return export(run, target, out, data_root, say)
 
 
-def bench_once(folder: Path, runs: Path, samples: int | None, budget: Budget | None, say: Say) -> list[Row]:
-    """Rows of a bench of this very bundle's files: from `runs` where it holds them, else measured now.
+def bench_once(folder: Path, runs: Path, samples: int | None, say: Say) -> list[Row]:
+    """Rows of a bench of this very bundle: from `runs` where a bench now would repeat it, else measured now.
 
-    `runs` is written whole or not at all.
+    Runs that left a variant INCONCLUSIVE are measured again. `runs` is written whole or not at all.
     """
     bundle = load_bundle(folder)
     if runs.is_file():
-        rows = _rows_of(bundle, runs, samples, budget)
+        rows = _rows_of(bundle, runs, samples)
         if rows:
             say(f"bench: already done ({runs})")
             return rows
     part = runs.with_name(f"{runs.stem}.part.jsonl")
     part.unlink(missing_ok=True)
-    rows = bench(folder, budget=budget, samples=samples, out=part, progress=say)
+    rows = bench(folder, samples=samples, out=part, progress=say)
     part.replace(runs)
     return rows
 
@@ -53,15 +58,23 @@ def choose(folder: Path, rows: Sequence[Row]) -> Bundle:
     """Record in the bundle which variant to deploy: the fastest, by median, of those that meet the budget.
 
     Every variant in a bundle is within the accuracy limit already. Where none meets the budget, the fastest is chosen
-    and the reason says so; where none could be measured, none is.
+    and the reason says so. None is chosen where none was measured, or on another processor than the target's: which is
+    fastest there is for a bench on the target to say.
     """
-    measured = [row for row in rows if isinstance(row, Summary) and row.verdict is not None]
     bundle = load_bundle(folder)
-    choice = _choice(measured) if measured else None
+    measured = [row for row in rows if isinstance(row, Summary) and row.verdict is not None]
+    choice = _choice(measured) if measured and fingerprint().machine == bundle.machine else None
     if choice != bundle.choice:
         bundle = bundle.model_copy(update={"choice": choice})
         write_bundle(folder, bundle)
     return bundle
+
+
+def remove_results(folder: Path) -> None:
+    """Forget the bundle and the runs of an earlier `edgecnn run`."""
+    if (folder / "bundle" / "bundle.json").is_file():
+        shutil.rmtree(folder / "bundle")
+    (folder / "bench.jsonl").unlink(missing_ok=True)
 
 
 def with_choice(rows: Sequence[Row], bundle: Bundle) -> list[Row]:
@@ -74,37 +87,43 @@ def _choice(measured: Sequence[Summary]) -> Choice:
     passing = [row for row in measured if row.verdict is not None and row.verdict.outcome == "PASS"]
     best = min(passing or measured, key=lambda row: row.p50_ms)
     if passing:
-        reason = f"fastest of {len(passing)} variants that meet {best.budget} and the accuracy limit"
+        reason = f"fastest of {_variants(passing)} within {best.budget} and the accuracy limit"
     else:
-        reason = f"fastest of {len(measured)} variants within the accuracy limit; none was shown to meet {best.budget}"
+        reason = f"fastest of {_variants(measured)} within the accuracy limit; none was shown to meet {best.budget}"
     return Choice(variant=best.variant, reason=f"{reason}: p50 {best.p50_ms:.2f} ms")
 
 
+def _variants(rows: Sequence[Summary]) -> str:
+    return "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
+
+
 def _is_of(bundle: Bundle, run: Path, target: Target) -> bool:
-    asked = {spec.variant for spec in target.variants}
-    there = {artifact.variant for artifact in bundle.artifacts} | {left.variant for left in bundle.left_out}
+    provenance = bundle.provenance
+    read_checkpoint(run)
     return (
-        bundle.provenance.checkpoint_sha256 == read_checkpoint(run).files[WEIGHTS]
-        and (bundle.target, bundle.budget, bundle.threads) == (target.name, target.budget, target.threads)
-        and bundle.accuracy_loss_limit == target.accuracy_loss_limit
-        and asked == there
+        provenance.checkpoint_sha256 == sha256_of_file(run / CHECKPOINT)
+        and provenance.target_sha256 == target_hash(target)
+        and provenance.tools == installed_versions(TOOLS)
+        and all(left.check is not None for left in bundle.left_out)
     )
 
 
-def _rows_of(bundle: Bundle, runs: Path, samples: int | None, budget: Budget | None) -> list[Row]:
-    """Stored rows; empty where they are not of all the bundle's files, this host and its versions, these samples."""
-    here = fingerprint()
+def _rows_of(bundle: Bundle, runs: Path, samples: int | None) -> list[Row]:
+    """Stored rows; empty where they are not of all that a bench now would measure, in the same way, on this host."""
+    budget = parse_budget(bundle.budget)
+    plan, here = plan_for(budget, bundle.threads, samples), fingerprint()
+    golden = {bundle.files[one.file].sha256 for one in bundle.golden}
     stored = read_runs(runs)
     by_variant = {run.subject.variant: run for run in stored}
     for artifact in bundle.artifacts:
         run = by_variant.get(artifact.variant)
         if run is None or dict(run.subject.files) != {name: bundle.files[name].sha256 for name in artifact.files}:
             return []
-        if run.host != here or run.threads != bundle.threads:
+        if (run.plan, run.host, run.threads) != (plan, here, bundle.threads):
             return []
-        if samples is not None and run.plan.samples != samples:
+        if {image.sha256 for image in run.images} != golden:
             return []
-    return [summarize(run, budget or parse_budget(bundle.budget)) for run in stored]
-
-
-__all__ = ["Skipped", "bench_once", "choose", "export_once", "with_choice"]
+    rows = [summarize(run, budget) for run in stored]
+    undecided = [row for row in rows if row.verdict is not None and row.verdict.outcome == "INCONCLUSIVE"]
+    # Too few samples stay too few; whatever else made a run inconclusive may be gone by now.
+    return [] if undecided and samples is None else list(rows)

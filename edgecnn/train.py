@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import math
 import os
@@ -24,7 +23,6 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from edgecnn import __version__
 from edgecnn.artifact import Frozen, Preprocess, sha256_of, sha256_of_file, write_atomically
 from edgecnn.checkpoint import (
     CHECKPOINT,
@@ -43,6 +41,7 @@ from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Images, Preparer
 from edgecnn.models import Built, State, build, dropout_of, head_of, save_module
 from edgecnn.transfer import choose_recipe, from_scratch, param_groups, recipe_named, train_mode, trained_stages
+from edgecnn.versions import installed_versions
 
 RUN, STATE, CACHE, HISTORY = "run.json", "state", "cache", "metrics.jsonl"
 """In the checkpoint folder: what the run is; until it ends, where it is and its prepared pixels; a line an epoch."""
@@ -185,12 +184,15 @@ def fine_tune(
     """
     progress = progress or _Silent()
     _refuse_unfit(data, options)
-    finished = _open_folder(out, _identity(data, options), restart)
+    identity = _identity(data, options)
+    finished = _open_folder(out, identity, restart)
     if finished:
         return finished
     device = _device(options.device)
     with _deterministic(device):
         start = _start(data, options, device)
+        # Not before the network is built: a wrong weights file leaves nothing behind.
+        write_atomically(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
         task = _task(data, options, start, out / CACHE, progress)
         position = _train(task, out, progress) if start.recipe.name != "none" else _Position((), 0, {})
         task.module.load_state_dict(position.best, strict=False)
@@ -266,7 +268,7 @@ def _identity(data: Dataset, options: TrainOptions) -> dict[str, Any]:
 
 
 def _open_folder(out: Path, identity: Mapping[str, Any], restart: bool) -> Checkpoint | None:
-    """Make `out` ready for this run; the checkpoint if it is there already."""
+    """See that `out` is free for this run or holds it; the checkpoint if it is there already."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file (expected a folder for the checkpoint): choose another --out")
     run = out / RUN
@@ -276,7 +278,6 @@ def _open_folder(out: Path, identity: Mapping[str, Any], restart: bool) -> Check
         there = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
         if there:
             raise UserError(f"{out}: is not empty ({there[0]}) and holds no training run: choose another --out")
-        write_atomically(run, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
         return None
     _refuse_other_run(out, identity)
     if not (out / CHECKPOINT).is_file():
@@ -343,18 +344,13 @@ def _finish(data: Dataset, options: TrainOptions, start: _Start, metrics: Metric
         splits=split_hashes(data),
         cost=measure_cost(module, start.preprocess.height, start.preprocess.width),
         metrics=metrics,
-        tools=_tools(),
+        tools={"python": platform.python_version(), **installed_versions(_LIBRARIES)},
         leftovers=built.leftovers,
         files={name: sha256_of_file(out / name) for name in (WEIGHTS, SPLIT)},
     )
     write_checkpoint(out, checkpoint)
     _remove_working_files(out)
     return checkpoint
-
-
-def _tools() -> dict[str, str]:
-    libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES}
-    return {"edgecnn": __version__, "python": platform.python_version(), **libraries}
 
 
 def _describe(device: torch.device) -> str:

@@ -85,6 +85,7 @@ def small_bundle(folder: Path) -> Bundle:
             weights="none",
             recipe="all",
             checkpoint_sha256="0" * 64,
+            target_sha256="0" * 64,
             tools={},
             host={},
             splits={},
@@ -155,7 +156,7 @@ def test_a_missing_an_added_and_a_linked_file_are_noticed(folder: Path, tmp_path
     with pytest.raises(UserError, match=r"golden/000\.png is missing"):
         load_bundle(folder)
     golden.symlink_to(tmp_path / "elsewhere.png")
-    with pytest.raises(UserError, match=r"golden/000\.png is missing"):
+    with pytest.raises(UserError, match=r"golden/000\.png: is a link"):
         load_bundle(folder)
 
 

@@ -40,7 +40,8 @@ PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation; the best on validation is taken."""
 PROBED: tuple[Weights, ...] = ("random", "random, batch statistics", "embedded")
 TUNED: tuple[Weights, ...] = ("random", "embedded")
-EPOCHS = {800: 12, FEW: 40}
+EPOCHS = {800: 14, FEW: 40}
+"""By the number of training images."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True, help="folder of the demo set; drawn if absent")
     parser.add_argument("--result", type=Path, default=ROOT / "benchmarks/results/embedded/compare.jsonl")
-    parser.add_argument("--probe-seeds", type=int, default=4)
+    parser.add_argument("--probe-seeds", type=int, default=3)
     parser.add_argument("--tune-seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()

@@ -32,6 +32,7 @@ __all__ = [
     "as_json",
     "bench",
     "overall",
+    "plan_for",
     "read_runs",
     "results_path",
     "summarize",
@@ -64,7 +65,7 @@ def bench(
     bundle = load_bundle(bundle_folder)
     budget = budget or parse_budget(bundle.budget)
     threads = bundle.threads if threads is None else threads
-    plan = _plan(budget, threads, samples)
+    plan = plan_for(budget, threads, samples)
     artifacts = _asked_for(bundle, bundle_folder, variants)
     find_images(bundle_folder, bundle, images)
     path = results_path(bundle_folder, bundle, out)
@@ -105,7 +106,8 @@ def results_path(bundle_folder: Path, bundle: Bundle, out: Path | None = None) -
     return path
 
 
-def _plan(budget: Budget, threads: int, samples: int | None) -> Plan:
+def plan_for(budget: Budget, threads: int, samples: int | None) -> Plan:
+    """How a bench with these arguments measures. UserError where a number makes no sense."""
     if threads < 1:
         raise UserError(f"threads: {threads} is not a number of threads: give at least 1")
     if samples is not None and samples < 1:

@@ -6,7 +6,6 @@ a laptop. `root` is where /proc, /sys and the device tree are found. The host's 
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import re
@@ -15,8 +14,8 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from edgecnn import __version__
 from edgecnn.artifact import Frozen
+from edgecnn.versions import installed_versions
 
 FLAGS = (
     *("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "avx512_bf16"),
@@ -101,7 +100,7 @@ def fingerprint(root: Path = _ROOT) -> Fingerprint:
         system=platform.system(),
         kernel=platform.release(),
         python=platform.python_version(),
-        libraries=_libraries(),
+        libraries=installed_versions(LIBRARIES),
     )
 
 
@@ -178,16 +177,6 @@ def _cpu_model(cpuinfo: str) -> str | None:
 def _flags(cpuinfo: str) -> tuple[str, ...] | None:
     found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
     return tuple(flag for flag in FLAGS if flag in found[1].split()) if found else None
-
-
-def _libraries() -> dict[str, str]:
-    versions = {"edgecnn": __version__}
-    for name in LIBRARIES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _load_average() -> tuple[float, float, float] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,12 +16,15 @@ from edgecnn.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
     from edgecnn.artifact import Bundle
+    from edgecnn.checkpoint import Checkpoint
+    from edgecnn.train import TrainOptions
 
 app = typer.Typer(
     name="edgecnn",
     help="From a folder of labelled images to a bundle that is proven to meet its latency budget on a named device.",
     epilog="Exit codes: 0 done, or PASS · 1 FAIL, or a variant was left out · 2 a mistake in what was given · "
-    "3 INCONCLUSIVE · 130 interrupted. Start with: edgecnn demo-data surfaces && edgecnn run surfaces "
+    "3 INCONCLUSIVE · 70 a fault of edgecnn · 130 interrupted (the same command goes on). "
+    "Start with: edgecnn demo-data surfaces && edgecnn run surfaces "
     "--model edgecnn_mobilenetv2_035",
     no_args_is_help=True,
     add_completion=False,
@@ -111,10 +116,9 @@ def finetune(
     as_json: Json = False,
 ) -> None:
     """Fine-tune a network on a folder of labelled images."""
-    checkpoint = _fine_tune(
-        data, out, model, weights, recipe, size, fit, epochs, batch, lr, seed, good, skip_unreadable, min_per_class,
-        restart,
-    )  # fmt: skip
+    options = _options(model, weights, recipe, size, fit, epochs, batch, lr, seed)
+    reading = {"seed": seed, "good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
+    checkpoint = _fine_tune(data, out, options, reading, restart)
     if as_json:
         print(checkpoint.model_dump_json(indent=1))
         return
@@ -137,9 +141,10 @@ def export(
     from edgecnn.export import export as make
     from edgecnn.profiles import load_target
 
+    _need_training()
     bundle = make(run, load_target(target), out, data, say)
     _show_bundle(bundle, out, as_json)
-    raise typer.Exit(1 if bundle.left_out else 0)
+    raise typer.Exit(0 if _complete(bundle) else 1)
 
 
 @app.command(epilog="Example: edgecnn verify bundle/ --data parts/")
@@ -149,7 +154,10 @@ def verify(
     variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Run every variant again from the encoded test images. Exit code 1 where one is not good enough."""
+    """Run every variant again from the encoded test images.
+
+    Exit code 1 where one is not good enough, 3 where no variant's engine is installed.
+    """
     from edgecnn.cli.show import console, say, verified
     from edgecnn.parity import verify as check
 
@@ -161,7 +169,9 @@ def verify(
         for row in rows:
             if row.reason:
                 print(f"{row.variant}: {row.reason}")
-    raise typer.Exit(0 if all(row.passed for row in rows) else 1)
+    if any(row.passed is False for row in rows):
+        raise typer.Exit(1)
+    raise typer.Exit(0 if any(row.passed for row in rows) else 3)
 
 
 @app.command(epilog="Example: edgecnn bench bundle/ --budget 30ms@p99 --variant openvino-int8")
@@ -232,32 +242,39 @@ def run(
     from edgecnn.bench import overall
     from edgecnn.bench.report import write_report
     from edgecnn.cli.show import say
-    from edgecnn.pipeline import bench_once, choose, export_once, with_choice
+    from edgecnn.pipeline import bench_once, choose, export_once, remove_results, with_choice
     from edgecnn.profiles import load_target, parse_budget
 
     profile = load_target(target)
-    limit = parse_budget(budget) if budget else None
+    if budget:
+        profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
     folder = out or Path("runs") / f"{data.resolve().name}-{model.rpartition(':')[2]}-{profile.name}"
-    _fine_tune(
-        data, folder / "train", model, weights, recipe, size, fit, epochs, batch, lr, seed, good, skip_unreadable,
-        min_per_class, restart,
-    )  # fmt: skip
+    options = _options(model, weights, recipe, size, fit, epochs, batch, lr, seed)
+    reading = {"seed": seed, "good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
+    _fine_tune(data, folder / "train", options, reading, restart)
+    if restart:
+        remove_results(folder)
     export_once(folder / "train", profile, folder / "bundle", say, data)
-    rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, limit, say)
+    rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, say)
     bundle = choose(folder / "bundle", rows)
     rows = with_choice(rows, bundle)
     try:
-        report_path = str(write_report(folder / "bundle", folder / "bench.jsonl", folder, data, limit)[1])
+        page = str(write_report(folder / "bundle", folder / "bench.jsonl", folder, data)[1])
     except MissingExtra as error:
-        report_path = f"not written, {error}"
+        page = f"not written, {error}"
     verdict = overall(rows)
     if as_json:
-        paths = {"bundle": str(folder / "bundle"), "report": report_path, "runs": str(folder / "bench.jsonl")}
-        print(json.dumps({**verdict.model_dump(mode="json"), **paths, "choice": _choice(bundle)}, indent=1))
+        paths = {"bundle": str(folder / "bundle"), "report": page, "runs": str(folder / "bench.jsonl")}
+        left_out = [left.model_dump(mode="json") for left in bundle.left_out]
+        choice = bundle.choice.model_dump() if bundle.choice else None
+        summary = {**verdict.model_dump(mode="json"), "choice": choice, "left_out": left_out, **paths}
+        print(json.dumps(summary, indent=1))
     else:
         _show_bundle(bundle, folder / "bundle", as_json=False)
         _show_rows(rows)
-        print(f"bundle: {folder / 'bundle'}\nreport: {report_path}")
+        print(f"bundle: {folder / 'bundle'}\nreport: {page}")
+    if verdict.exit_code == 0 and not _complete(bundle):
+        raise typer.Exit(1)
     raise typer.Exit(verdict.exit_code)
 
 
@@ -291,9 +308,7 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(diagnosis.exit_code)
 
 
-def _fine_tune(
-    data: Path,
-    out: Path,
+def _options(
     model: str,
     weights: str | None,
     recipe: str,
@@ -303,33 +318,35 @@ def _fine_tune(
     batch: int,
     lr: float | None,
     seed: int,
-    good: str | None,
-    skip_unreadable: bool,
-    min_per_class: int,
-    restart: bool,
-) -> Any:
+) -> TrainOptions:
+    _need_training()
     from edgecnn.artifact import checked
+    from edgecnn.train import TrainOptions
+
+    asked = {"model": model, "weights": weights, "recipe": recipe, "size": size, "fit": fit, "epochs": epochs}
+    return checked(TrainOptions, {**asked, "batch": batch, "lr": lr, "seed": seed}, "options")
+
+
+def _fine_tune(data: Path, out: Path, options: TrainOptions, reading: Mapping[str, Any], restart: bool) -> Checkpoint:
     from edgecnn.cli.show import progress_bar, say
     from edgecnn.data import load_folder
+    from edgecnn.train import fine_tune
 
     with progress_bar() as bar:
         bar.start(1, f"reading {data}")
-        dataset = load_folder(
-            data,
-            seed=seed,
-            good=good,
-            skip_unreadable=skip_unreadable,
-            min_per_class=min_per_class,
-            progress=bar.count,
-        )
+        dataset = load_folder(data, progress=bar.count, **reading)
         for problem in dataset.problems:
             say(f"left out: {problem.name}: {problem.reason}")
-        _need_training()
-        from edgecnn.train import TrainOptions, fine_tune
+        checkpoint = fine_tune(dataset, options, out, bar, restart=restart)
+    for word, names in (("new", checkpoint.leftovers.missing), ("dropped", checkpoint.leftovers.unexpected)):
+        if names:
+            say(f"weights: {len(names)} tensors {word}: {', '.join(names[:4])}{', …' if len(names) > 4 else ''}")
+    return checkpoint
 
-        asked = {"recipe": recipe, "size": size, "fit": fit, "epochs": epochs, "batch": batch, "lr": lr, "seed": seed}
-        options = checked(TrainOptions, {"model": model, "weights": weights, **asked}, "options")
-        return fine_tune(dataset, options, out, bar, restart=restart)
+
+def _complete(bundle: Bundle) -> bool:
+    """Whether every variant passed, and raw frames decide as their files do."""
+    return not bundle.left_out and (bundle.frames is None or bundle.frames.within)
 
 
 def _need_training() -> None:
@@ -369,16 +386,16 @@ def _show_rows(rows: Any) -> None:
     output.print(f"{styled(verdict.outcome)}  {verdict.reason}")
 
 
-def _choice(bundle: Bundle) -> dict[str, str] | None:
-    return bundle.choice.model_dump() if bundle.choice else None
-
-
 def _run(command: typer.Typer) -> None:
+    """Exit codes: a user's mistake or the system's refusal 2, with one line; a fault of ours 70, with its traceback."""
     try:
         command()
     except UserError as error:
         print(f"edgecnn: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("edgecnn: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        print(f"edgecnn: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(70)

@@ -18,6 +18,8 @@ MIN_PER_CLASS = 5
 """Fewer images of a class cannot be trained on, tuned on and judged on."""
 _ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 _GOOD = frozenset({"good", "ok", "okay", "normal", "free", "pass", "no_defect", "no-defect", "nodefect", "perfect"})
+_NOT_IMAGES = frozenset({".txt", ".md", ".json", ".xml", ".csv", ".yaml", ".yml", ".db", ".ini", ".log", ".html"})
+"""Side files that nobody takes for an image. Whatever else is not read is listed."""
 # Any small size will do: the decoder reads the whole file whatever it is asked to return.
 _PROBE = Preprocess(height=32, width=32)
 
@@ -121,12 +123,24 @@ def calibration_items(data: Dataset, images: int) -> tuple[Item, ...]:
 
 def _split_folders(root: Path) -> dict[str, Path]:
     """{"": root} for a plain folder of classes; else split name to its folder."""
-    there = {_ALIASES.get(path.name, path.name): path for path in sorted(root.iterdir()) if path.is_dir()}
-    if not set(there) <= set(SPLITS) or "train" not in there:
+    folders = [path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    split_of = {path: _ALIASES.get(path.name.casefold(), path.name.casefold()) for path in folders}
+    splits = {split: path for path, split in split_of.items() if split in SPLITS}
+    if len(splits) < 2 and "train" not in splits:
         return {"": root}
-    if "test" not in there:
-        raise UserError(f"{root}: has train/ but no test/: add test/<class>/*, or give one folder with <class>/* in it")
-    return there
+    others = [path for path in folders if splits.get(split_of[path]) != path]
+    if others:
+        raise UserError(
+            f"{root}: {others[0].name}/ stands beside {' and '.join(f'{path.name}/' for path in splits.values())}: "
+            "keep either splits or classes in one folder, one folder for each split"
+        )
+    if "train" not in splits or "test" not in splits:
+        missing = "test" if "train" in splits else "train"
+        raise UserError(
+            f"{root}: has no {missing}/ beside {next(iter(splits.values())).name}/: add {missing}/<class>/*, "
+            "or give one folder with <class>/* in it"
+        )
+    return splits
 
 
 def _classes(root: Path, folders: dict[str, Path]) -> tuple[str, ...]:
@@ -153,7 +167,7 @@ def _scan(
         for split, folder in folders.items()
         for label, name in enumerate(classes)
         for path in sorted((folder / name).rglob("*"))
-        if path.is_file() and path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+        if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in _NOT_IMAGES
     ]
     found: list[tuple[str, Item]] = []
     problems: list[Problem] = []
@@ -161,9 +175,7 @@ def _scan(
     for done, (split, label, path) in enumerate(files, 1):
         name = path.relative_to(root).as_posix()
         try:
-            encoded = path.read_bytes()
-            preparer.decode(encoded)
-            found.append((split, Item(path, name, label, sha256_of(encoded))))
+            found.append((split, Item(path, name, label, _readable(path, preparer))))
         except BadImage as error:
             problems.append(Problem(name, str(error)))
         except OSError as error:
@@ -171,6 +183,15 @@ def _scan(
         if progress:
             progress(done, len(files))
     return found, problems
+
+
+def _readable(path: Path, preparer: Preparer) -> str:
+    """The content hash of an image that decodes. Raises BadImage."""
+    if path.suffix.lower() not in EXTENSIONS:
+        raise BadImage(f"{path.suffix or 'no ending'} is not a format that is read here: convert it to JPEG or PNG")
+    encoded = path.read_bytes()
+    preparer.decode(encoded)
+    return sha256_of(encoded)
 
 
 def _without_conflicts(
@@ -239,6 +260,8 @@ def _good_class(classes: tuple[str, ...], asked: str | None) -> str | None:
 
 
 def _refuse_small_classes(data: Dataset, least: int) -> None:
+    if not data.train or not data.test:
+        raise UserError(f"{data.root}: {len(data.train)} train and {len(data.test)} test images: at least one of each")
     if least == 0:
         return
     counts = {name: Counter(item.label for item in data.split(name)) for name in SPLITS}

@@ -121,15 +121,15 @@ def _crack(canvas: Canvas, rng: np.random.Generator) -> Canvas:
     """A dark, jagged, branching line of changing width."""
     size = canvas.shape[:2]
     k, angle = scale_of(size), rng.uniform(0, math.tau)
-    start, length = place(rng, size, 0.25), rng.uniform(45, 110) * k
-    widest = rng.uniform(1.3, 2.6) * k
-    trunk = wandering(rng, start, angle, length, 0.45)
+    start, length = place(rng, size, 0.25), rng.uniform(60, 120) * k
+    widest = rng.uniform(1.8, 3.4) * k
+    trunk = wandering(rng, start, angle, length, 0.55)
     strokes: list[Stroke] = [(trunk, _tapering(rng, len(trunk), widest))]
     for _ in range(int(rng.integers(0, 4))):
         fork = tuple(trunk[int(rng.integers(len(trunk)))])
-        twig = wandering(rng, fork, angle + sign(rng) * rng.uniform(0.4, 1.1), length * rng.uniform(0.15, 0.45), 0.45)
+        twig = wandering(rng, fork, angle + sign(rng) * rng.uniform(0.4, 1.1), length * rng.uniform(0.15, 0.45), 0.55)
         strokes.append((twig, _tapering(rng, len(twig), 0.7 * widest)))
-    return shaded(canvas, stroked(size, strokes) * np.float32(-rng.uniform(0.35, 0.8)))
+    return shaded(canvas, stroked(size, strokes) * np.float32(-rng.uniform(0.5, 0.9)))
 
 
 def _tapering(rng: np.random.Generator, count: int, widest: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -140,21 +140,21 @@ def _tapering(rng: np.random.Generator, count: int, widest: float) -> np.ndarray
 def _dent(canvas: Canvas, rng: np.random.Generator) -> Canvas:
     """A shallow hollow: one flank bright, the other dark."""
     size = canvas.shape[:2]
-    radius = rng.uniform(10, 28) * scale_of(size)
+    radius = rng.uniform(13, 30) * scale_of(size)
     field = distance(size, place(rng, size, 0.2), (radius, radius * rng.uniform(0.6, 1)), rng.uniform(0, math.pi))
     field = field + np.float32(0.08) * fractal(rng, size, radius, 2)
     hollow = np.exp(-((np.maximum(field, 0) / np.float32(0.75)) ** np.float32(rng.uniform(2, 3.5))))
     return shaded(
-        canvas, lit(hollow * np.float32(radius), rng.uniform(0, math.tau)) * np.float32(rng.uniform(0.12, 0.4))
+        canvas, lit(hollow * np.float32(radius), rng.uniform(0, math.tau)) * np.float32(rng.uniform(0.2, 0.5))
     )
 
 
 def _discolour(canvas: Canvas, rng: np.random.Generator) -> Canvas:
     """A soft tint, as heat or a wrong bath leaves it: straw, brown, violet, blue or green."""
     size = canvas.shape[:2]
-    patch = blob(rng, size, rng.uniform(16, 50) * scale_of(size), soft=rng.uniform(0.4, 1.2))
+    patch = blob(rng, size, rng.uniform(24, 56) * scale_of(size), soft=rng.uniform(0.4, 1.2))
     colour = np.asarray(_TINTS[int(rng.integers(len(_TINTS)))])
-    red, green, blue = 1 + (colour - 1) * rng.uniform(0.25, 0.8)
+    red, green, blue = 1 + (colour - 1) * rng.uniform(0.7, 1.4)
     return tinted(canvas, patch, (red, green, blue))
 
 
@@ -167,15 +167,15 @@ def _scratch(canvas: Canvas, rng: np.random.Generator) -> Canvas:
     """One or a few straight or gently bent thin lines, bright with a dark flank, or the reverse."""
     size = canvas.shape[:2]
     k, angle, start = scale_of(size), rng.uniform(0, math.tau), np.asarray(place(rng, size, 0.2))
-    width, bend = rng.uniform(1.0, 2.0) * k, rng.normal(0, 0.008)
+    width, bend = rng.uniform(1.6, 2.8) * k, rng.normal(0, 0.008)
     strokes: list[Stroke] = []
     for _ in range(int(rng.choice((1, 1, 1, 2, 3)))):
         begin = start + rng.normal(0, 5 * k, 2)
-        path = wandering(rng, (begin[0], begin[1]), angle + rng.normal(0, 0.04), rng.uniform(40, 120) * k, 0.006, bend)
+        path = wandering(rng, (begin[0], begin[1]), angle + rng.normal(0, 0.04), rng.uniform(60, 140) * k, 0.006, bend)
         strokes.append((path, width * np.sin(np.linspace(0.25, math.pi - 0.25, len(path)))))
     groove = stroked(size, strokes)
     flank = np.roll(groove, (1, 1), axis=(0, 1)) * np.float32(0.45)
-    return shaded(canvas, (groove - flank) * np.float32(rng.choice((1, 1, -1)) * rng.uniform(0.3, 0.75)))
+    return shaded(canvas, (groove - flank) * np.float32(rng.choice((1, 1, 1, 1, -0.6)) * rng.uniform(0.6, 1.1)))
 
 
 _TINTS = ((1.0, 0.88, 0.62), (0.85, 0.66, 0.5), (0.84, 0.72, 0.95), (0.7, 0.82, 1.0), (0.78, 0.95, 0.78))

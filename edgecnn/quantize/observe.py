@@ -90,11 +90,6 @@ def least_error(levels: int = 256) -> Observer:
     return ranged
 
 
-def min_max(histogram: Histogram) -> Range:
-    """The whole range: one outlier costs every other value its resolution."""
-    return histogram.low, histogram.high
-
-
 def _error(histogram: Histogram, centres: NDArray[np.float64], low: float, high: float, levels: int) -> float:
     low, high = min(low, 0.0), max(high, 0.0)
     if high <= low:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgecnn import telemetry
 from edgecnn.formats import Converted, Source
 from edgecnn.formats.onnx import fp32_file
 from edgecnn.formats.openvino import FILES, NOTES
@@ -18,6 +19,7 @@ from edgecnn.quantize.ladder import Rung, TuningSet, climb
 
 
 def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
+    telemetry.forbid()
     import openvino
 
     make = partial(_quantize_once, openvino.convert_model(fp32_file(source)), tuning)
@@ -33,6 +35,7 @@ def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
 
 
 def _quantize_once(model: Any, tuning: TuningSet, path: Path, *, fast: bool, float_classifier: bool) -> None:
+    telemetry.forbid()
     # torch, which nncf imports, remarks that there is no CUDA.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     import nncf

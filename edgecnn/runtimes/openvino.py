@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecnn import telemetry
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError
 from edgecnn.imaging import Images
@@ -19,6 +20,7 @@ _LAYERS = {"Convolution", "GroupConvolution", "FullyConnected", "MatMul", "Gemm"
 
 class _Session:
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+        telemetry.forbid()
         import openvino
 
         core = openvino.Core()

@@ -260,6 +260,7 @@ def _tiny_bundle(folder: Path) -> Bundle:
             weights="none",
             recipe="none",
             checkpoint_sha256="0" * 64,
+            target_sha256="0" * 64,
             tools={},
             host={},
             splits={},

@@ -140,6 +140,7 @@ def _bundle(folder: Path, classes: Sequence[str], artifacts: tuple[Artifact, ...
             weights="hub",
             recipe="last",
             checkpoint_sha256="c" * 64,
+            target_sha256="d" * 64,
             tools={"torch": "2.14.1"},
             host={"machine": "x86_64"},
             splits={"train": "d" * 64, "test": "e" * 64},
