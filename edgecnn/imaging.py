@@ -199,8 +199,11 @@ def _orientation(encoded: bytes) -> int:
 
 
 def _orientation_of(image: Image.Image) -> int:
-    """Of the Exif tag alone, 1 to 8, so that every path turns an image alike."""
-    value: Any = image.getexif().get(_ORIENTATION_TAG, 1)
+    """Of the Exif (or TIFF) tag alone, 1 to 8, so that every path turns an image alike: Pillow would obey XMP too."""
+    exif = Image.Exif()
+    exif.load(image.info.get("exif", b""))
+    tags: Any = getattr(image, "tag_v2", exif)
+    value = tags.get(_ORIENTATION_TAG, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

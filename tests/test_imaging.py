@@ -166,3 +166,25 @@ def test_center_crop_takes_the_middle() -> None:
     pixels = prepare_frame(frame, Preprocess(height=16, width=16, fit="center-crop", crop=1.0))
     assert (pixels[1:-1, 1:-1] == 200).all()
     assert pixels.min() > 100
+
+
+def test_an_orientation_outside_exif_turns_no_path() -> None:
+    """XMP has one too, which Pillow obeys and JPEG decoders do not: here no path does."""
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    encoded = encode(picture(2, 80, 64), "JPEG", xmp=xmp)
+    assert decode_whole(encoded).shape == (80, 64, 3)
+    assert Preparer(Preprocess(height=80, width=64)).decode(encoded).shape == (80, 64, 3)
+
+
+def test_a_cameras_twelve_bits_are_not_taken_for_sixteen() -> None:
+    ramp = np.linspace(0, 4095, 64 * 48).reshape(48, 64).astype(np.uint16)
+    with pytest.raises(BadImage, match="values up to 4095"):
+        decode_whole(encode(ramp))
+
+
+def test_a_phones_mpo_is_its_first_picture() -> None:
+    stream = io.BytesIO()
+    first, second = Image.fromarray(picture(1)), Image.fromarray(picture(2))
+    first.save(stream, "MPO", save_all=True, append_images=[second])
+    encoded = stream.getvalue()
+    assert np.abs(prepare(encoded, SPEC).astype(int) - prepare_frame(decode_whole(encoded), SPEC)).max() <= 12

@@ -40,7 +40,7 @@ def overall(rows: Sequence[Row]) -> Overall:
     """The chosen variant's verdict where it is among the rows, INCONCLUSIVE where it could not be measured.
 
     Without a chosen one, the best of them: PASS where any passes, FAIL where every one was measured and failed, else
-    INCONCLUSIVE. Each PASS errs in at most 1 % of runs; the best of k in at most k %.
+    INCONCLUSIVE. Each PASS errs as rarely as `stats.CONFIDENCE` says, the best of k up to k times as often.
     """
     for row in rows:
         if row.chosen:

@@ -46,7 +46,7 @@ class Summary(Frozen):
     lower_ms: float | None
     """Lower 99 % confidence bound of the budget's percentile."""
     upper_ms: float | None
-    """Upper 99 % confidence bound of the budget's percentile; None for too few samples."""
+    """Upper 99 % confidence bound of the budget's percentile; None for too few samples, or too few for their bursts."""
     samples: int
     warmup: int
     """Units of warm-up, not among `samples`."""
@@ -71,7 +71,7 @@ def summarize(run: Run, budget: Budget, chosen: bool = False) -> Summary:
     """Derive a row from a run. The verdict is INCONCLUSIVE where `doubts` finds something."""
     subject, measured = run.subject, run.samples.measured
     total = np.asarray(measured.total) / 1e6
-    judged = stats.verdict(total, budget, doubts=doubts(run))
+    judged = stats.verdict(total, budget, doubts=doubts(run), images=len(run.images))
     return Summary(
         variant=subject.variant,
         runtime=subject.runtime,

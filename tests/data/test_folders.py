@@ -187,3 +187,34 @@ def test_images_are_found_by_content(parts: Path, tmp_path: Path) -> None:
     found = find_images(parts, [item.sha256 for item in data.test])
     assert found[data.test[0].sha256].name == "renamed.png"
     assert len(found) == len(data.test)
+
+
+def test_split_folders_never_become_classes(tmp_path: Path) -> None:
+    for split, first in (("Train", 0), ("Test", 100)):
+        write_images(tmp_path / split / "a", 10, first)
+        write_images(tmp_path / split / "b", 10, first + 200)
+    (tmp_path / ".ipynb_checkpoints").mkdir()
+    assert load_folder(tmp_path).classes == ("a", "b")
+    (tmp_path / "annotations").mkdir()
+    with pytest.raises(UserError, match=r"annotations/ stands beside Test/ and Train/"):
+        load_folder(tmp_path)
+
+
+def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
+    for name in ("train", "val", "validation", "test"):
+        write_images(tmp_path / name / "a", 2)
+    with pytest.raises(UserError, match="val(idation)?/ stands beside"):
+        load_folder(tmp_path)
+
+
+def test_an_empty_split_is_refused_whatever_the_least(tmp_path: Path) -> None:
+    write_images(tmp_path / "a", 2)
+    write_images(tmp_path / "b", 2, 50)
+    with pytest.raises(UserError, match="0 test images"):
+        load_folder(tmp_path, min_per_class=0)
+
+
+def test_images_in_a_format_that_is_not_read_are_listed(parts: Path) -> None:
+    (parts / "crack" / "phone.heic").write_bytes(b"ftypheic")
+    with pytest.raises(UserError, match=r"phone\.heic: \.heic is not a format that is read here"):
+        load_folder(parts)
