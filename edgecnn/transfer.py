@@ -20,6 +20,9 @@ RECIPES: dict[RecipeName, Recipe] = {
 third of the backbone. all: every layer, the stem at a tenth of the head's rate (discriminative rates: Howard and Ruder,
 2018, arXiv:1801.06146)."""
 
+EMBEDDED_RECIPE = RECIPES["all"].model_copy(update={"lr": 3e-3, "stem_lr": 0.5})
+"""`all` for an embedded backbone: what it was trained on is narrow, so its stem has more to learn."""
+
 FEW, MANY = 100, 5_000
 """Training images below which only the head is trained, and from which every layer is."""
 EMBEDDED_ENOUGH = 200
@@ -58,9 +61,8 @@ def choose_recipe(train_images: int, model: str, weights: str) -> tuple[Recipe, 
     if weights == "none":
         return from_scratch(RECIPES["all"]), "the weights are random: there is nothing to keep frozen"
     if model in EMBEDDED and train_images >= EMBEDDED_ENOUGH:
-        return RECIPES[
-            "all"
-        ], f"{model} is small and narrowly trained, and {train_images:,} images are enough for it all"
+        reason = f"{model} is small and narrowly trained, and {train_images:,} images are enough for it all"
+        return EMBEDDED_RECIPE, reason
     if train_images < FEW:
         return RECIPES["head"], f"{train_images:,} training images are fewer than {FEW}: more layers would overfit"
     if train_images < MANY:

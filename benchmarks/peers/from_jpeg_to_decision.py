@@ -397,8 +397,10 @@ def _burst(unit: Unit, encoded: bytes, count: int) -> tuple[list[int], list[int]
 
 
 def _transform() -> Callable[[Image.Image], Any]:
+    import torch
     from torchvision import transforms
 
+    torch.set_num_threads(1)
     steps = [
         transforms.Resize((SIDE, SIDE), antialias=True),
         transforms.ToTensor(),
@@ -414,7 +416,6 @@ def _eager(settings: Settings) -> Any:
     from safetensors.torch import load_file
     from torchvision.models import mobilenet_v2
 
-    torch.set_num_threads(1)
     module = mobilenet_v2(num_classes=settings.classes)
     backbone = {key: value for key, value in load_file(settings.weights).items() if key.startswith("features.")}
     missing, unexpected = module.load_state_dict(backbone, strict=False)

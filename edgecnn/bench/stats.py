@@ -41,7 +41,7 @@ _MOST_SAMPLES = 100_000
 _BLOCKS = 30
 _PART_SIGNIFICANCE = 0.01
 _BURST_SIGNIFICANCE = 0.005
-_BURST_SHARE = 5
+_BURST_SHARE = 3
 """Bursts are sought among the slowest samples: from this many times those that may exceed the percentile …"""
 _BURST_STEP = 1.25
 """… down to two, each time fewer by this factor: noise hides a burst where the share is too large."""
@@ -50,7 +50,10 @@ _PASSES = 3
 
 
 class Verdict(Frozen):
-    """Whether a budget is met. `upper_ms` and `lower_ms` bound the budget's percentile, None for too few samples."""
+    """Whether a budget is met. `upper_ms` and `lower_ms` bound the budget's percentile, None for too few samples.
+
+    With a `burst_length` too few are more: a FAIL may then have no `upper_ms`.
+    """
 
     outcome: Outcome
     reason: str
@@ -217,21 +220,19 @@ def _explained(
     over = int((samples > budget.milliseconds).sum())
     more = _more_samples(samples.size, over, budget.percentile, confidence, bounds.burst)
     hint = f"about {more:,} more samples may decide" if more else "too close to the budget for more samples to decide"
+    bursts = f"slow units come in bursts of about {bounds.burst:.2g}"
     if upper is None:
-        worth = f"{samples.size:,} say as much as {int(samples.size / bounds.burst)} independent ones, {needed} are needed"
-        advice = f"{_in_bursts(bounds.burst)}: measure {bounds.burst:.2g} × as many samples ({worth} to bound {name} {sure})"
-        return f"{advice}{so_far}; {limit}: {hint}", more
-    bursts = f"; {_in_bursts(bounds.burst)}" if bounds.burst > 1 else ""
-    return f"{name} is between {lower or 0:.4g} and {upper:.4g} ms {sure}{bursts}; {limit}: {hint}", more
-
-
-def _in_bursts(burst: float) -> str:
-    return f"slow units come in bursts of about {burst:.2g}"
+        too_few = f"{samples.size:,} are too few to bound {name} {sure} ({math.ceil(needed * bounds.burst):,} needed)"
+        reason = f"{bursts}, which takes {bounds.burst:.2g} × as many samples: {too_few}{so_far}"
+    else:
+        reason = f"{name} is between {lower or 0:.4g} and {upper:.4g} ms {sure}"
+        reason += f"; {bursts}" if bounds.burst > 1 else ""
+    return f"{reason}; {limit}: {hint}", more
 
 
 @lru_cache(maxsize=1024)
 def _more_samples(samples: int, over: int, percent: float, confidence: float, burst: float) -> int | None:
-    """Further samples until a bound clears the budget, if overruns go on at the share, and in the bursts, seen so far."""
+    """Further samples until a bound clears the budget, if overruns keep the share and bursts seen so far."""
     share, total = over / samples, float(samples)
     towards_pass = share < 1 - percent / 100
     while total < _MOST_SAMPLES * burst:
@@ -266,7 +267,7 @@ def _burst_levels(samples: int, percent: float) -> list[int]:
 
 
 def _mean_burst(slow: NDArray[np.bool_]) -> float:
-    """Mean length of the run of slow samples that a slow sample lies in, over that by chance; 1 for no more than chance.
+    """Mean length of the run of slow samples that a slow sample lies in, over that by chance; 1 for a chance order.
 
     A mean over slow samples, not over runs: it is the factor by which the variance of the number of slow samples grows
     where bursts are independent of each other (a compound Poisson process: variance / mean = E[length²] / E[length]).
@@ -276,13 +277,13 @@ def _mean_burst(slow: NDArray[np.bool_]) -> float:
     if count < 2 or _fewer_runs(runs.size, count, slow.size) > _BURST_SIGNIFICANCE:
         return 1.0
     share = count / slow.size
-    return max(1.0, float((runs**2).sum()) / count * (1 - share) / (1 + share))
+    return max(1.0, round(float((runs**2).sum()) / count * (1 - share) / (1 + share), 1))
 
 
 @lru_cache(maxsize=16384)
 def _fewer_runs(runs: int, slow: int, samples: int) -> float:
     """P(at most so many runs of consecutive slow samples, were their order chance): exact, hypergeometric."""
-    if runs > slow * (samples - slow + 1) / samples:  # the mean; chance enough
+    if runs > slow * (samples - slow + 1) / samples:  # their mean: no need for the sum
         return 1.0
     ways = _log_choose(samples, slow)
     gaps = samples - slow + 1
@@ -301,7 +302,7 @@ def _without_images(samples: NDArray[np.float64], images: int) -> NDArray[np.flo
 
 
 def _drift(samples: NDArray[np.float64], budget: Budget, bounds: _Bounds, confidence: float) -> str | None:
-    """Why a run cannot be trusted to have measured one steady machine, where that would change the outcome; else None."""
+    """Why a run cannot be trusted to have measured one steady machine, where that changes the outcome; else None."""
     outcome = _outcome(samples, budget, bounds, confidence)
     if outcome == "INCONCLUSIVE":
         return None

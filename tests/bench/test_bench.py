@@ -29,17 +29,19 @@ from edgecnn.errors import UserError
 from edgecnn.profiles import Budget
 
 GENEROUS = Budget(milliseconds=60_000.0, percentile=90.0)
+ENOUGH = 600
+"""Samples that pass even where a busy machine slows units in bursts of a dozen."""
 
 
 def test_a_bundle_is_measured_against_its_budget_and_stays_whole(bundle_folder: Path, tmp_path: Path) -> None:
     said: list[str] = []
     out = tmp_path / "out" / "runs.jsonl"
-    rows = bench(bundle_folder, budget=GENEROUS, samples=60, out=out, progress=said.append)
+    rows = bench(bundle_folder, budget=GENEROUS, samples=ENOUGH, out=out, progress=said.append)
     null, row = rows
     assert isinstance(null, Summary)
     assert isinstance(row, Summary)
     assert (null.variant, null.verdict) == (NULL_VARIANT, None)
-    assert (row.variant, row.samples, row.int8_layers, row.float_layers) == ("onnx-fp32", 60, 0, 1)
+    assert (row.variant, row.samples, row.int8_layers, row.float_layers) == ("onnx-fp32", ENOUGH, 0, 1)
     assert row.verdict is not None
     assert row.verdict.outcome == "PASS"
     assert overall(rows).exit_code == 0
@@ -89,7 +91,7 @@ def test_an_engine_that_refuses_its_file_is_a_row_and_the_others_go_on(
     good = load_bundle(change_bundle()).artifacts[0]
     bad = good.model_copy(update={"variant": "onnx-int8", "precision": "int8", "files": ("bad.onnx",)})
     change_bundle(artifacts=(bad, good))
-    rows = bench(bundle_folder, budget=GENEROUS, samples=50, out=tmp_path / "runs.jsonl", null=False)
+    rows = bench(bundle_folder, budget=GENEROUS, samples=ENOUGH, out=tmp_path / "runs.jsonl", null=False)
     assert [type(row) for row in rows] == [Skipped, Summary]
     assert isinstance(rows[0], Skipped)
     assert "ONNX Runtime cannot open it" in rows[0].reason

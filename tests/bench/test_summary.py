@@ -11,8 +11,15 @@ from edgecnn.profiles import Budget
 BUDGET = Budget(milliseconds=30.0, percentile=99.0)
 
 
-def test_a_row_is_derived_from_the_raw_latencies(make_run) -> None:
-    row = summarize(make_run([float(1 + number % 100) / 10 for number in range(1000)]), BUDGET, chosen=True)
+@pytest.fixture
+def run_of_many_images(make_run):
+    """A hundred images, each slower than the one before it, ten times."""
+    images = tuple(make_run().images[0].model_copy(update={"name": f"{i}.jpg", "expected": None}) for i in range(100))
+    return make_run([float(1 + number % 100) / 10 for number in range(1000)], images=images, images_found=100)
+
+
+def test_a_row_is_derived_from_the_raw_latencies(run_of_many_images) -> None:
+    row = summarize(run_of_many_images, BUDGET, chosen=True)
     assert (row.p50_ms, row.p90_ms, row.p99_ms) == (5.0, 9.0, 9.9)
     assert row.upper_ms == 10.0
     assert row.stages["infer"].p50_ms == pytest.approx(3.5)
@@ -24,13 +31,23 @@ def test_a_row_is_derived_from_the_raw_latencies(make_run) -> None:
     assert (row.verdict.outcome, row.chosen, row.notes) == ("PASS", True, ())
 
 
-def test_a_budget_at_another_percentile_bounds_that_one(make_run) -> None:
-    run = make_run([float(1 + number % 100) / 10 for number in range(1000)])
-    row = summarize(run, Budget(milliseconds=9.5, percentile=90.0))
+def test_a_budget_at_another_percentile_bounds_that_one(run_of_many_images) -> None:
+    row = summarize(run_of_many_images, Budget(milliseconds=9.5, percentile=90.0))
     assert row.upper_ms is not None
     assert 9.0 <= row.upper_ms <= 9.5
     assert row.verdict is not None
     assert row.verdict.outcome == "PASS"
+
+
+def test_slow_images_that_are_neighbours_are_told_from_slow_moments(run_of_many_images) -> None:
+    """The same latencies in the same order: with one image, nothing explains why slow units are neighbours."""
+    budget = Budget(milliseconds=10.0, percentile=99.0)
+    outcomes = []
+    for images in (run_of_many_images.images, run_of_many_images.images[:1]):
+        row = summarize(run_of_many_images.model_copy(update={"images": images}), budget)
+        assert row.verdict is not None
+        outcomes.append(row.verdict.outcome)
+    assert outcomes == ["PASS", "INCONCLUSIVE"]
 
 
 def test_the_null_session_has_no_verdict(make_run) -> None:
