@@ -412,7 +412,6 @@ def _transform() -> Callable[[Image.Image], Any]:
 
 def _eager(settings: Settings) -> Any:
     """torchvision's MobileNetV2 with the weights' backbone and as many classes as the bundle: for latency only."""
-    import torch
     from safetensors.torch import load_file
     from torchvision.models import mobilenet_v2
 

@@ -56,7 +56,7 @@ def bench(
 ) -> list[Row]:
     """Measure variants one after the other, each in a process of its own, and the harness itself with a null session.
 
-    Defaults: every variant, the bundle's golden images, its budget and its threads, and 1,000 samples (more where the
+    Defaults: every variant, the bundle's golden images, its budget and its threads, and 2,300 samples (more where the
     budget's percentile needs them; fewer only where asked for, and then the verdict is INCONCLUSIVE). Raw runs are
     appended to `results_path(...)` as they come; `overall(rows)` gives the exit code. A variant whose engine is missing
     or fails is a `Skipped` row. Raises UserError: not a whole bundle, an unknown variant, no usable images.

@@ -23,7 +23,7 @@ from edgecnn.errors import UserError
 from edgecnn.imaging import Images, Preparer
 from edgecnn.runtimes import Logits, Session
 
-DEFAULT_SAMPLES = 1000
+DEFAULT_SAMPLES = 2300
 STAGES = ("decode", "prepare", "infer", "decide")
 """In the order in which they happen."""
 

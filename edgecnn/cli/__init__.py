@@ -36,7 +36,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines inst
 Data = Annotated[Path, typer.Argument(help="Folder: <class>/*.jpg, or {train,val,test}/<class>/*.jpg.")]
 TargetName = Annotated[str, typer.Option("--target", help="desktop-cpu, raspberry-pi-4, … or your own .toml file.")]
 BudgetText = Annotated[str | None, typer.Option("--budget", help="Such as 30ms@p99. Default: the target's.")]
-Samples = Annotated[int | None, typer.Option(help="Measured units of each variant. Default: 1,000.")]
+Samples = Annotated[int | None, typer.Option(help="Measured units of each variant. Default: 2,300.")]
 BundleFolder = Annotated[Path, typer.Argument(help="Bundle folder, made by `edgecnn export`.")]
 Model = Annotated[
     str, typer.Option(help="timm or torchvision network, such as mobilenetv2_100, or edgecnn_mobilenetv2_035.")
