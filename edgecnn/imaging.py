@@ -25,7 +25,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import BadImage, UserError
 
 Pixels: TypeAlias = NDArray[np.uint8]
-"""uint8 (h, w, 3), RGB."""
+"""uint8 (h, w, 3), RGB; where a step says so also (h, w), grey."""
 Images: TypeAlias = NDArray[np.uint8]
 """uint8 (n, h, w, 3), RGB, at model size."""
 
@@ -45,28 +45,32 @@ class Preparer:
         self._buffer = np.empty(0, np.uint8)
 
     def decode(self, encoded: bytes) -> Pixels:
-        """Encoded file to upright pixels, already reduced. Valid until the next call. Raises BadImage."""
+        """Encoded file to upright pixels, already reduced: RGB, or (h, w) of a grey JPEG. Valid until the next call.
+
+        Raises BadImage.
+        """
         if encoded[:3] == b"\xff\xd8\xff":
             return self._decode_jpeg(encoded)
         return self.reduce(decode_whole(encoded))
 
     def reduce(self, frame: Pixels) -> Pixels:
-        """A raw frame, uint8 (h, w, 3) RGB or (h, w) grey, to reduced pixels by box averaging."""
-        frame = _as_rgb(frame)
+        """A raw frame, uint8 (h, w, 3) RGB or (h, w) grey, to reduced pixels of the same kind by box averaging."""
+        _check_frame(frame)
         factor = reduction(frame.shape[0], frame.shape[1], self.spec)
         if factor == 1:
             return frame
         return np.asarray(Image.fromarray(frame).reduce(factor))
 
     def fit(self, pixels: Pixels) -> Pixels:
-        """Reduced pixels to uint8 (height, width, 3): the pinned resize."""
+        """Reduced pixels, RGB or grey, to uint8 (height, width, 3): the pinned resize."""
         spec = self.spec
         height, width = pixels.shape[:2]
         box = _crop_box(height, width, spec)
-        if (height, width) == (spec.height, spec.width) and box == (0, 0, width, height):
-            return pixels
-        image = Image.fromarray(pixels)
-        return np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box))
+        if (height, width) != (spec.height, spec.width) or box != (0, 0, width, height):
+            image = Image.fromarray(pixels)
+            pixels = np.asarray(image.resize((spec.width, spec.height), Image.Resampling.BILINEAR, box=box))
+        # Grey is resized once, not three times: the channels would be equal to the last bit.
+        return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
 
     def prepare(self, encoded: bytes) -> Pixels:
         """Encoded file to uint8 (height, width, 3). May share memory with the next call's result. Raises BadImage."""
@@ -89,17 +93,18 @@ class Preparer:
         upright = (width, height) if orientation >= 5 else (height, width)
         factor = reduction(*upright, self.spec)
         reduced_height, reduced_width = -(-height // factor), -(-width // factor)
-        size = reduced_height * reduced_width * 3
+        space, channels = ("GRAY", 1) if colour == "Gray" else ("RGB", 3)
+        size = reduced_height * reduced_width * channels
         if self._buffer.size < size:
             self._buffer = np.empty(size, np.uint8)
         try:
             # strict: a damaged file is refused instead of shown with grey where its data ends.
             pixels: Pixels = simplejpeg.decode_jpeg(
-                encoded, "RGB", min_height=reduced_height, min_width=reduced_width, buffer=self._buffer, strict=True
+                encoded, space, min_height=reduced_height, min_width=reduced_width, buffer=self._buffer, strict=True
             )
         except ValueError as error:
             raise BadImage(f"damaged JPEG ({_first_line(error)})") from None
-        return _upright(pixels, orientation)
+        return _upright(pixels if channels == 3 else pixels[:, :, 0], orientation)
 
 
 def prepare(encoded: bytes, spec: Preprocess) -> Pixels:
@@ -163,14 +168,11 @@ def _check_size(height: int, width: int) -> None:
         raise BadImage(f"{width}×{height} pixels: more than {MAX_PIXELS:,} are refused")
 
 
-def _as_rgb(frame: Pixels) -> Pixels:
+def _check_frame(frame: Pixels) -> None:
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3):
         raise UserError(
             f"frame: {frame.dtype} {frame.shape} is not uint8 (h, w, 3) RGB or (h, w) grey: convert it first"
         )
-    if frame.ndim == 2:
-        frame = np.repeat(frame[:, :, None], 3, axis=2)
-    return np.ascontiguousarray(frame)
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -211,7 +213,7 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     if orientation == 1:
         return np.ascontiguousarray(pixels)
     if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     if orientation in (3, 4, 7, 8):

@@ -188,3 +188,11 @@ def test_a_phones_mpo_is_its_first_picture() -> None:
     first.save(stream, "MPO", save_all=True, append_images=[second])
     encoded = stream.getvalue()
     assert np.abs(prepare(encoded, SPEC).astype(int) - prepare_frame(decode_whole(encoded), SPEC)).max() <= 12
+
+
+@given(size=sizes, seed=st.integers(0, 9))
+@settings(deadline=None, max_examples=40)
+def test_grey_gives_the_same_pixels_as_its_three_equal_channels(size: tuple[int, int], seed: int) -> None:
+    grey = picture(seed, *size)[:, :, 0]
+    coloured = np.repeat(grey[:, :, None], 3, axis=2)
+    assert np.array_equal(prepare_frame(grey, SPEC), prepare_frame(coloured, SPEC))

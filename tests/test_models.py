@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-import edgecnn.models
+import edgecnn.models.weights
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.models import EMBEDDED, Deployed, build, head_of, stages
@@ -275,7 +275,7 @@ def test_offline_the_hub_says_what_to_pass(name: str, error: Exception, monkeypa
 
     monkeypatch.setattr(timm, "create_model", fail)
     monkeypatch.setattr(torchvision.models.MobileNet_V2_Weights, "get_state_dict", fail)
-    monkeypatch.setattr(edgecnn.models, "_can_resolve", lambda endpoint: False)
+    monkeypatch.setattr(edgecnn.models.weights, "_can_resolve", lambda endpoint: False)
     with pytest.raises(UserError, match=r"hub cannot be reached .* --weights FILE, or --weights none") as caught:
         build(name, 2, "hub")
     assert "\n" not in str(caught.value)
@@ -290,7 +290,7 @@ def test_embedded_is_for_embedded_names_only() -> None:
 
 @pytest.mark.parametrize("name", EMBEDDED)
 def test_the_embedded_weights_fit(name: str) -> None:
-    path = Path(edgecnn.models.__file__).parent / "weights" / EMBEDDED[name][2]
+    path = Path(edgecnn.__file__).parent / "weights" / EMBEDDED[name][2]
     if not path.is_file():
         pytest.skip(f"{path.name} is not in this checkout")
     built = build(name, 5)

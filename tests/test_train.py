@@ -17,7 +17,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-import edgecnn.train
+import edgecnn.train.loop
+import edgecnn.train.task
 from edgecnn.artifact import sha256_of
 from edgecnn.checkpoint import read_checkpoint
 from edgecnn.data import Dataset, Item, load_folder, split_hashes
@@ -157,14 +158,14 @@ import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-import edgecnn.train
+import edgecnn.train.loop
 from edgecnn.data import load_folder
-save = edgecnn.train._save
+save = edgecnn.train.loop.save_state
 def slow(task, optimizer, position, folder):
     save(task, optimizer, position, folder)
     print(len(position.history), flush=True)
     time.sleep(60 if len(position.history) == int(sys.argv[4]) else 0)
-edgecnn.train._save = slow
+edgecnn.train.loop.save_state = slow
 options = edgecnn.train.TrainOptions.model_validate_json(sys.argv[3])
 edgecnn.train.fine_tune(load_folder(Path(sys.argv[1])), options, Path(sys.argv[2]))
 """
@@ -214,7 +215,7 @@ def _interrupt(*_: object) -> None:
 
 def test_a_finished_run_is_recognised(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = fine_tune(data, options(epochs=1), tmp_path / "out")
-    monkeypatch.setattr(edgecnn.train, "build", _interrupt)
+    monkeypatch.setattr(edgecnn.train.task, "build", _interrupt)
     assert fine_tune(data, options(epochs=1), tmp_path / "out") == checkpoint
 
 
@@ -294,7 +295,7 @@ def test_training_stops_when_validation_no_longer_improves(
     data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scores = iter([(0.5, 0.5, 1.0), (0.6, 0.6, 0.9), *[(0.6, 0.6, 0.9)] * 5])
-    monkeypatch.setattr(edgecnn.train, "_score", lambda task: next(scores))
+    monkeypatch.setattr(edgecnn.train.loop, "_score", lambda task: next(scores))
     progress = Recorder()
     checkpoint = fine_tune(data, options(recipe="head", epochs=20, patience=3), tmp_path / "out", progress)
     assert checkpoint.metrics.best_epoch == 2

@@ -7,7 +7,7 @@ The bundle: torchvision:mobilenet_v2 at 224×224, exported for desktop-cpu. Batc
 process of its own. The parent asks one after the other for a burst of units, so that only one works at a time and all
 see the same disturbances: the ratios are what counts. Each unit is timed by its own process, decoding included. Units
 at the start of a burst are not kept: they pay for the other sides' use of the caches. All sides are launched several
-times: how a process's memory happens to lie can change PyTorch's time by half, for as long as the process lives.
+times: how a process's memory happens to lie can change PyTorch's time by a quarter, for as long as the process lives.
 
 Two clocks, because a busy machine takes more wall time from a long unit than from a short one: wall time, and the
 processor time of the side's process, which on an idle core is the same for one thread.

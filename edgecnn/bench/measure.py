@@ -24,6 +24,7 @@ from edgecnn.imaging import Images, Preparer
 from edgecnn.runtimes import Logits, Session
 
 DEFAULT_SAMPLES = 2300
+"""Five times the least that a bound of p99 takes: enough for slow units in unseen bursts of up to 5."""
 STAGES = ("decode", "prepare", "infer", "decide")
 """In the order in which they happen."""
 

@@ -30,7 +30,7 @@ CONFIDENCE = 0.99
 """Of each bound: a budget that is not met passes in about 1 % of runs at most, one that is met fails as rarely.
 
 That holds where slow units are independent, where the run shows their bursts, and for bursts that it does not show of
-up to samples / `min_samples` units: 2 in 1,000 samples at p99, 10 in 4,600. A run without a single one of its machine's
+up to samples / `min_samples` units: 2 in 1,000 samples at p99, 5 in 2,300. A run without a single one of its machine's
 longer bursts is no different from a run on a machine that has none, so it passes: where a budget is missed by a hair
 with bursts of 5, so do 1 in 7 runs of 1,000 samples.
 """

@@ -51,6 +51,23 @@ def observe(model: Path, images: Images, threads: int) -> dict[str, Histogram]:
     return {name: Histogram(counts[name], low[name], high[name]) for name in names}
 
 
+def save_histograms(histograms: dict[str, Histogram], path: Path) -> None:
+    """Write an .npz (arrays only)."""
+    np.savez(
+        path,
+        names=np.array(list(histograms)),
+        counts=np.stack([histogram.counts for histogram in histograms.values()]),
+        extremes=np.array([(histogram.low, histogram.high) for histogram in histograms.values()]),
+    )
+
+
+def load_histograms(path: Path) -> dict[str, Histogram]:
+    """Read what `save_histograms` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        rows = zip(arrays["names"], arrays["counts"], arrays["extremes"], strict=True)
+        return {str(name): Histogram(counts, float(low), float(high)) for name, counts, (low, high) in rows}
+
+
 def percentile(share: float) -> Observer:
     """Leave out (100 − share) % of the values at each end."""
 

@@ -12,24 +12,44 @@ import numpy as np
 from edgecnn.formats import Converted, Source
 from edgecnn.formats.onnx import NOTES, fp32_file
 from edgecnn.quantize.ladder import Rung, TuningSet, climb
-from edgecnn.quantize.observe import Histogram, Observer, least_error, observe, percentile
+from edgecnn.quantize.observe import (
+    Histogram,
+    Observer,
+    least_error,
+    load_histograms,
+    observe,
+    percentile,
+    save_histograms,
+)
 
 
-def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
+def qdq_rungs(source: Source, tuning: TuningSet) -> list[Rung]:
+    """The ways to write a QDQ model, which every engine that reads QDQ can climb."""
     fp32 = fp32_file(source)
-    histograms = observe(fp32, tuning.calibration, tuning.threads)
+    histograms = _observed(fp32, tuning, source.work / "histograms.npz")
     make = partial(_quantize_once, fp32, histograms)
     classifier = _classifier(fp32)
-    rungs = [
+    return [
         Rung("per channel, percentile 99.99", partial(make, percentile(99.99), ())),
         Rung("per channel, least squared error", partial(make, least_error(), ())),
         Rung("per channel, percentile 99.999", partial(make, percentile(99.999), ())),
         Rung("per channel, percentile 99.99, float classifier", partial(make, percentile(99.99), classifier)),
         Rung("per channel, least squared error, float classifier", partial(make, least_error(), classifier)),
     ]
+
+
+def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
+    rungs = qdq_rungs(source, tuning)
     taken, notes = climb(rungs, "onnxruntime", tuning, source.work / "onnx-int8", "model.onnx")
     shutil.copyfile(taken, out / "model.onnx")
     return Converted(("model.onnx",), {**NOTES, **notes})
+
+
+def _observed(fp32: Path, tuning: TuningSet, cache: Path) -> dict[str, Histogram]:
+    """Observed once per export: several formats start from the same ranges."""
+    if not cache.exists():
+        save_histograms(observe(fp32, tuning.calibration, tuning.threads), cache)
+    return load_histograms(cache)
 
 
 def _quantize_once(

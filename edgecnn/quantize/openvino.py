@@ -1,4 +1,4 @@
-"""OpenVINO int8 by NNCF: its default first, then accurate bias correction, then the classifier in float."""
+"""OpenVINO int8: from our own QDQ, then by NNCF with fast and accurate bias correction, then a float classifier."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ from edgecnn.formats import Converted, Source
 from edgecnn.formats.onnx import fp32_file
 from edgecnn.formats.openvino import FILES, NOTES
 from edgecnn.quantize.ladder import Rung, TuningSet, climb
+from edgecnn.quantize.onnx import qdq_rungs
 
 
 def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
     telemetry.forbid()
     import openvino
 
-    make = partial(_quantize_once, openvino.convert_model(fp32_file(source)), tuning)
+    by_nncf = partial(_nncf, openvino.convert_model(fp32_file(source)), tuning)
+    ours = [Rung(rung.name, partial(_from_qdq, rung)) for rung in qdq_rungs(source, tuning)]
     rungs = [
-        Rung("NNCF fast bias correction", partial(make, fast=True, float_classifier=False)),
-        Rung("NNCF accurate bias correction", partial(make, fast=False, float_classifier=False)),
-        Rung("NNCF accurate bias correction, float classifier", partial(make, fast=False, float_classifier=True)),
+        *ours[:2],
+        Rung("NNCF fast bias correction", partial(by_nncf, fast=True, float_classifier=False)),
+        Rung("NNCF accurate bias correction", partial(by_nncf, fast=False, float_classifier=False)),
+        Rung("NNCF accurate bias correction, float classifier", partial(by_nncf, fast=False, float_classifier=True)),
+        *ours[3:],
     ]
     taken, notes = climb(rungs, "openvino", tuning, source.work / "openvino-int8", FILES[0])
     for file in FILES:
@@ -34,7 +38,16 @@ def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
     return Converted(FILES, {**NOTES, **notes})
 
 
-def _quantize_once(model: Any, tuning: TuningSet, path: Path, *, fast: bool, float_classifier: bool) -> None:
+def _from_qdq(rung: Rung, path: Path) -> None:
+    """OpenVINO reads QDQ and runs it in int8."""
+    import openvino
+
+    qdq = path.with_suffix(".onnx")
+    rung.make(qdq)
+    openvino.save_model(openvino.convert_model(qdq), path, compress_to_fp16=False)
+
+
+def _nncf(model: Any, tuning: TuningSet, path: Path, *, fast: bool, float_classifier: bool) -> None:
     telemetry.forbid()
     # torch, which nncf imports, remarks that there is no CUDA.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)

@@ -160,7 +160,7 @@ def test_results_go_to_runs_of_this_kind_of_host(
     assert path.name.startswith("tiny-")
 
 
-@pytest.mark.parametrize(("percentile", "samples"), [(50.0, 1000), (99.0, 1000), (99.9, 4603)])
+@pytest.mark.parametrize(("percentile", "samples"), [(50.0, 2300), (99.0, 2300), (99.9, 4603)])
 def test_the_default_number_of_samples_is_enough(
     bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, percentile: float, samples: int
 ) -> None:

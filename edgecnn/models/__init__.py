@@ -1,0 +1,106 @@
+"""A timm or torchvision classification network by name, with our head, and weights from hub, file, package or none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import nn
+
+from edgecnn.artifact import Preprocess
+from edgecnn.checkpoint import WEIGHTS, Checkpoint, Leftovers, read_checkpoint
+from edgecnn.errors import UserError
+from edgecnn.models.architecture import EMBEDDED, create_module, find_architecture, first_line, preprocess_of
+from edgecnn.models.deployed import Deployed
+from edgecnn.models.naming import adopt_eps, load_weights
+from edgecnn.models.parts import Stage, dropout_of, head_of, stages
+from edgecnn.models.weights import State, read_weights
+
+__all__ = [
+    "EMBEDDED",
+    "Built",
+    "Deployed",
+    "Stage",
+    "State",
+    "build",
+    "dropout_of",
+    "head_of",
+    "load_module",
+    "save_module",
+    "stages",
+]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A network with a head for the wanted classes, and what is known of its weights."""
+
+    module: nn.Module
+    name: str
+    """With its library, such as timm:mobilenetv2_100: `build` takes it again."""
+    preprocess: Preprocess
+    """The input size and normalisation that the weights were trained with."""
+    weights: str
+    """For the record: hub:…, file:… with hash, embedded:…, or none."""
+    leftovers: Leftovers
+    batchnorm_eps: float | None
+    """Set where the weights want another BatchNorm epsilon than the network is built with (and now has)."""
+
+
+def build(
+    name: str,
+    classes: int,
+    weights: str | Path | None = None,
+    *,
+    keep_head: bool = False,
+    dropout: float | None = None,
+    size: int | None = None,
+) -> Built:
+    """A network by name with a head for `classes` classes.
+
+    `name`: any timm or torchvision classification network, `timm:` or `torchvision:` before it where both know it
+    (else timm's), or one of EMBEDDED. `weights`: "hub" (the library's pretrained ones), "embedded", "none" (random),
+    or a .safetensors, .pth or .pt file with timm's or torchvision's tensor names; None: embedded where there are such,
+    else hub. `keep_head` keeps the weights' own head. `dropout` before the head; None: as the library builds it.
+    `size` in pixels matters here only to networks whose weights depend on it (vision transformers).
+
+    Raises UserError: unknown name, hub out of reach, a file that is not weights of this network, a head of another
+    number of classes with `keep_head`.
+    """
+    architecture = find_architecture(name)
+    if weights is None:
+        weights = "embedded" if architecture.full in EMBEDDED else "hub"
+    module = create_module(architecture, classes, dropout, size)
+    if weights == "none":
+        if keep_head:
+            raise UserError(f"{name}: random weights have no head to keep: give --weights FILE or another recipe")
+        return Built(module, architecture.full, preprocess_of(architecture, size), "none", Leftovers(), None)
+    state, description = read_weights(architecture, weights)
+    naming, leftovers = load_weights(module, architecture, state, keep_head, description.split(" ")[0])
+    eps = adopt_eps(module, naming.eps)
+    preprocess = preprocess_of(architecture, size)
+    if naming.architecture != architecture:
+        theirs = preprocess_of(naming.architecture, size)
+        preprocess = preprocess.model_copy(update={"mean": theirs.mean, "std": theirs.std})
+    return Built(module, architecture.full, preprocess, description, leftovers, eps)
+
+
+def load_module(folder: Path) -> tuple[Checkpoint, nn.Module]:
+    """A checkpoint folder to its description and network in eval mode. Raises UserError where it is damaged."""
+    checkpoint = read_checkpoint(folder)
+    module = create_module(
+        find_architecture(checkpoint.model), len(checkpoint.classes), None, checkpoint.preprocess.height
+    )
+    try:
+        module.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except (RuntimeError, SafetensorError) as error:
+        raise UserError(f"{folder / WEIGHTS}: not weights of {checkpoint.model}: {first_line(error)}") from None
+    adopt_eps(module, checkpoint.batchnorm_eps)
+    return checkpoint, module.eval()
+
+
+def save_module(module: nn.Module) -> bytes:
+    """The bytes of weights.safetensors: every parameter and buffer, float32, the same bytes for the same values."""
+    return safetensors.torch.save({key: value.contiguous() for key, value in module.state_dict().items()})

@@ -1,0 +1,35 @@
+"""The network as it is exported: its preprocessing inside, uint8 pixels in, logits out."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from edgecnn.artifact import Preprocess
+
+
+class Deployed(nn.Module):
+    """The network as it is exported: uint8 (n, h, w, 3) RGB in, logits float32 (n, classes) out. Stays in eval mode."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, module: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.module = module
+        mean = torch.tensor(preprocess.mean).view(1, 3, 1, 1)
+        std = torch.tensor(preprocess.std).view(1, 3, 1, 1)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Deployed:
+        """Training mode would change what is exported: the mode is eval whatever is asked."""
+        del mode
+        return super().train(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 (n, h, w, 3) RGB to logits (n, classes)."""
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32)
+        logits: Tensor = self.module((pixels / 255 - self.mean) / self.std)
+        return logits

@@ -1,0 +1,122 @@
+"""Tensors by name: from the hub, from the package, or from a file that may hold nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import safetensors.torch
+import timm
+import torch
+import torchvision
+from safetensors import SafetensorError
+from torch import Tensor
+
+from edgecnn.artifact import sha256_of_file
+from edgecnn.errors import UserError, must_be_file, not_one_of
+from edgecnn.models.architecture import EMBEDDED, Architecture, first_line
+
+State: TypeAlias = dict[str, Tensor]
+
+_WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
+
+
+def read_weights(architecture: Architecture, weights: str | Path) -> tuple[State, str]:
+    """Tensors by name, and what to record of where they come from."""
+    if weights == "hub":
+        return _read_hub(architecture)
+    if weights == "embedded":
+        if architecture.full not in EMBEDDED:
+            raise not_one_of("model with --weights embedded", architecture.full, EMBEDDED)
+        path = _WEIGHTS_FOLDER / EMBEDDED[architecture.full][2]
+        must_be_file(path, "the weights that come with edgecnn: install it again")
+        return _read_file(path), f"embedded:{path.stem} sha256:{sha256_of_file(path)}"
+    path = Path(weights)
+    must_be_file(path, "weights: a .safetensors, .pth or .pt file, hub, embedded or none")
+    return _read_file(path), f"file:{path.name} sha256:{sha256_of_file(path)}"
+
+
+def _read_hub(architecture: Architecture) -> tuple[State, str]:
+    full = f"{architecture.name}.{architecture.tag}" if architecture.tag else architecture.name
+    try:
+        with _quick_when_offline():
+            if architecture.library == "timm":
+                module = timm.create_model(full, pretrained=True)
+                return dict(module.state_dict()), f"hub:timm/{architecture.name}.{module.pretrained_cfg['tag']}"
+            entry = torchvision.models.get_model_weights(architecture.name).DEFAULT
+            state = entry.get_state_dict(progress=False, check_hash=True)
+            return dict(state), f"hub:torchvision/{architecture.name}.{entry.name}"
+    except Exception as error:
+        # requests, httpx, urllib, huggingface_hub and torch.hub raise unrelated classes for the same thing.
+        if "No pretrained weights" in str(error):
+            raise UserError(f"{architecture.full} has no weights on the hub: pass --weights FILE or none") from None
+        raise UserError(
+            f"{architecture.full}: its pretrained weights cannot be fetched, the hub cannot be reached from here "
+            f"({type(error).__name__}): pass --weights FILE, or --weights none for random ones"
+        ) from None
+
+
+@contextmanager
+def _quick_when_offline() -> Iterator[None]:
+    """huggingface_hub retries for 50 s, with a line each, where a host name cannot even be resolved: spare the wait."""
+    import huggingface_hub
+
+    logger = logging.getLogger("huggingface_hub")
+    constants: Any = huggingface_hub.constants
+    level, offline = logger.level, constants.HF_HUB_OFFLINE
+    logger.setLevel(logging.CRITICAL)
+    constants.HF_HUB_OFFLINE = offline or not _can_resolve(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        logger.setLevel(level)
+
+
+def _can_resolve(endpoint: str) -> bool:
+    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        return True
+    try:
+        socket.getaddrinfo(endpoint.partition("://")[2].partition("/")[0].partition(":")[0], 443)
+    except OSError:
+        return False
+    return True
+
+
+def _read_file(path: Path) -> State:
+    if path.suffix == ".safetensors":
+        try:
+            return dict(safetensors.torch.load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a readable .safetensors file: {first_line(error)}") from None
+    if path.suffix not in (".pth", ".pt"):
+        raise not_one_of(f"{path}: ending", path.suffix, [".safetensors", ".pth", ".pt"])
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise UserError(
+            f"{path}: holds Python objects or code, not only tensors: refused. "
+            "Save its state_dict, best as .safetensors, where you trust the file"
+        ) from None
+    except Exception as error:  # a damaged file leads PyTorch's reader to whatever
+        raise UserError(f"{path}: not a readable PyTorch file ({type(error).__name__}: {first_line(error)})") from None
+    return _unwrap(loaded, path)
+
+
+def _unwrap(loaded: object, path: Path) -> State:
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping):
+        raise UserError(f"{path}: holds {type(loaded).__name__}, not tensors by name: save the state_dict")
+    state = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
+    for prefix in ("module.", "_orig_mod."):
+        if state and all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state

@@ -1,0 +1,117 @@
+"""Fine-tunes a network on labelled images: deterministic, and resumable after a kill at any moment."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+
+import torch
+
+from edgecnn.artifact import sha256_of_file, write_atomically
+from edgecnn.checkpoint import SPLIT, WEIGHTS, Checkpoint, Metrics, write_checkpoint
+from edgecnn.cost import measure_cost
+from edgecnn.data import Dataset, save_split, split_hashes
+from edgecnn.errors import UserError
+from edgecnn.models import save_module
+from edgecnn.train.augmentation import augment
+from edgecnn.train.folder import CACHE, HISTORY, RUN, STATE, identity_of, open_folder, remove_working_files
+from edgecnn.train.loop import class_weights, lr_scale, metrics_of, train
+from edgecnn.train.options import TrainOptions
+from edgecnn.train.progress import Progress, Silent
+from edgecnn.train.repeatable import deterministic, usable_device
+from edgecnn.train.sources import prepared
+from edgecnn.train.state import Epoch, Position
+from edgecnn.train.task import Start, start_of, task_of
+from edgecnn.versions import installed_versions
+
+__all__ = [
+    "CACHE",
+    "HISTORY",
+    "RUN",
+    "STATE",
+    "Epoch",
+    "Progress",
+    "TrainOptions",
+    "augment",
+    "class_weights",
+    "fine_tune",
+    "lr_scale",
+    "prepared",
+]
+
+_LIBRARIES = ("torch", "torchvision", "timm", "numpy", "Pillow", "simplejpeg", "safetensors")
+
+
+def fine_tune(
+    data: Dataset, options: TrainOptions, out: Path, progress: Progress | None = None, *, restart: bool = False
+) -> Checkpoint:
+    """Train on `data.train`, stop early by `data.val`, write a checkpoint folder `out`. `data.test` is never read.
+
+    The best epoch is kept: highest mean of the classes' recalls (equal to top-1 where classes are balanced), the lower
+    validation loss among equals. AdamW, linear warm-up, cosine. The state after each epoch is on disk: the same call
+    after a kill goes on and ends with the same weights. A finished run with the same options and data returns at once.
+
+    Raises UserError: `out` holds another run or other files (`restart` replaces a run), an image changed, no
+    validation images, a loss that is not finite, and what `build` raises.
+    """
+    progress = progress or Silent()
+    _refuse_unfit(data, options)
+    identity = identity_of(data, options)
+    finished = open_folder(out, identity, restart)
+    if finished:
+        return finished
+    device = usable_device(options.device)
+    with deterministic(device):
+        start = start_of(data, options, device)
+        # Not before the network is built: a wrong weights file leaves nothing behind.
+        write_atomically(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
+        task = task_of(data, options, start, out / CACHE, progress)
+        position = train(task, out, progress) if start.recipe.name != "none" else Position((), 0, {})
+        task.module.load_state_dict(position.best, strict=False)
+        metrics = metrics_of(task, position)
+    return _finish(data, options, start, metrics, out)
+
+
+def _refuse_unfit(data: Dataset, options: TrainOptions) -> None:
+    if options.recipe == "none":
+        return
+    if len(data.train) < 2:
+        raise UserError(f"{data.root}: {len(data.train)} training images: at least 2 are needed")
+    if not data.val:
+        raise UserError(f"{data.root}: no validation images: early stopping needs some; add images or a val/ folder")
+
+
+def _finish(data: Dataset, options: TrainOptions, start: Start, metrics: Metrics, out: Path) -> Checkpoint:
+    built = start.built
+    module = built.module.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    write_atomically(out / WEIGHTS, save_module(module))
+    save_split(data, out / SPLIT)
+    checkpoint = Checkpoint(
+        model=built.name,
+        classes=data.classes,
+        good_class=data.good_class,
+        preprocess=start.preprocess,
+        weights=built.weights,
+        batchnorm_eps=built.batchnorm_eps,
+        recipe=start.recipe,
+        reason=start.reason,
+        options=options.model_dump(mode="json"),
+        seed=options.seed,
+        device=_describe(start.device),
+        splits=split_hashes(data),
+        cost=measure_cost(module, start.preprocess.height, start.preprocess.width),
+        metrics=metrics,
+        tools={"python": platform.python_version(), **installed_versions(_LIBRARIES)},
+        leftovers=built.leftovers,
+        files={name: sha256_of_file(out / name) for name in (WEIGHTS, SPLIT)},
+    )
+    write_checkpoint(out, checkpoint)
+    remove_working_files(out)
+    return checkpoint
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device}: {torch.cuda.get_device_name(device)}"
+    return f"{device}: {platform.machine()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,88 @@
+"""The folder of a run: free for it, holding it, or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgecnn.artifact import sha256_of_file
+from edgecnn.checkpoint import CHECKPOINT, SPLIT, WEIGHTS, Checkpoint, read_checkpoint
+from edgecnn.data import Dataset, split_hashes
+from edgecnn.errors import UserError
+from edgecnn.train.options import TrainOptions
+
+RUN, STATE, CACHE, HISTORY = "run.json", "state", "cache", "metrics.jsonl"
+"""In the checkpoint folder: what the run is; until it ends, where it is and its prepared pixels; a line an epoch."""
+
+
+def identity_of(data: Dataset, options: TrainOptions) -> dict[str, Any]:
+    """What the outcome depends on. Two runs with the same identity end with the same weights."""
+    path = Path(options.weights) if options.weights else None
+    return {
+        **options.model_dump(mode="json"),
+        "weights file": sha256_of_file(path) if path and path.is_file() else None,
+        "classes": list(data.classes),
+        "good class": data.good_class,
+        **{f"{name} images": digest for name, digest in split_hashes(data).items()},
+    }
+
+
+def open_folder(out: Path, identity: Mapping[str, Any], restart: bool) -> Checkpoint | None:
+    """See that `out` is free for this run or holds it; the checkpoint if it is there already."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file (expected a folder for the checkpoint): choose another --out")
+    run = out / RUN
+    if restart and run.is_file():
+        _remove_run(out)
+    if not run.is_file():
+        there = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
+        if there:
+            raise UserError(f"{out}: is not empty ({there[0]}) and holds no training run: choose another --out")
+        return None
+    _refuse_other_run(out, identity)
+    if not (out / CHECKPOINT).is_file():
+        return None
+    remove_working_files(out)
+    return read_checkpoint(out)
+
+
+def remove_working_files(out: Path) -> None:
+    """What is needed until a run ends: its state, its prepared pixels, half-written files."""
+    for name in (STATE, CACHE):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for path in out.glob(".*.tmp"):  # of a process that was killed while writing
+        path.unlink(missing_ok=True)
+
+
+def _refuse_other_run(out: Path, identity: Mapping[str, Any]) -> None:
+    try:
+        found: dict[str, Any] = dict(json.loads((out / RUN).read_bytes()))
+    except (ValueError, TypeError):
+        raise UserError(f"{out / RUN}: damaged: choose another --out, or --restart to train anew") from None
+    differences = [
+        f"{name} changed" if _is_digest(found.get(name)) else f"{name} {_word(found.get(name))}, now {_word(wanted)}"
+        for name, wanted in identity.items()
+        if found.get(name) != wanted
+    ]
+    if differences:
+        raise UserError(
+            f"{out}: holds a run with other settings ({'; '.join(differences)}): choose another --out, give the same "
+            "settings, or --restart to replace it"
+        )
+
+
+def _word(value: object) -> str:
+    return "not set" if value is None else ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64
+
+
+def _remove_run(out: Path) -> None:
+    remove_working_files(out)
+    for name in (CHECKPOINT, WEIGHTS, SPLIT, HISTORY, RUN):
+        (out / name).unlink(missing_ok=True)

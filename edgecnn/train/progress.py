@@ -1,0 +1,28 @@
+"""What a long run tells its caller."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What a long run tells its caller."""
+
+    def start(self, total: int, text: str) -> None:
+        """A new part of `total` steps begins."""
+
+    def advance(self, steps: int = 1) -> None:
+        """So many steps of it are done."""
+
+    def text(self, text: str) -> None:
+        """A line worth reading."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def start(self, total: int, text: str) -> None: ...
+
+    def advance(self, steps: int = 1) -> None: ...
+
+    def text(self, text: str) -> None: ...
