@@ -33,3 +33,8 @@ def must_be_file(path: Path, what: str) -> Path:
     if not path.is_file():
         raise UserError(f"{path}: no such file (expected {what})")
     return path
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of a library says, on one line."""
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

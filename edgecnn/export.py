@@ -32,7 +32,7 @@ from edgecnn.artifact import (
 )
 from edgecnn.checkpoint import CHECKPOINT, Checkpoint
 from edgecnn.data import Dataset, Item, calibration_items, load_split, split_hash, split_hashes
-from edgecnn.errors import UserError
+from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Source
 from edgecnn.imaging import Images
 from edgecnn.parity import (
@@ -255,7 +255,7 @@ def _variant(job: _Job, spec: VariantSpec) -> Artifact | LeftOut:
     except UserError as error:
         return LeftOut(variant=name, reason=str(error))
     except Exception as error:  # converters and engines raise whatever their libraries raise
-        return LeftOut(variant=name, reason=f"{type(error).__name__}: {_first_line(error)}")
+        return LeftOut(variant=name, reason=f"{type(error).__name__}: {first_line(error)}")
     check = compare_with(job.reference, logits, job.data.classes, job.data.good_class, job.target.accuracy_loss_limit)
     reason = refusal(check, spec.precision, job.target.accuracy_loss_limit, job.target.fp32_tolerance)
     if spec.precision == "int8" and not executed.get("int8_layers"):
@@ -332,7 +332,3 @@ def _provenance(job: _Job) -> Provenance:
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         splits={**checkpoint.splits, "calibration": split_hash(job.calibration)},
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).strip().splitlines()[0]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edgecnn.artifact import Preprocess
-from edgecnn.errors import BadImage, UserError
+from edgecnn.errors import BadImage, UserError, first_line
 
 Pixels: TypeAlias = NDArray[np.uint8]
 """uint8 (h, w, 3), RGB; where a step says so also (h, w), grey."""
@@ -84,7 +84,7 @@ class Preparer:
         try:
             height, width, colour, _ = simplejpeg.decode_jpeg_header(encoded)
         except ValueError as error:
-            raise BadImage(f"not a readable JPEG ({_first_line(error)})") from None
+            raise BadImage(f"not a readable JPEG ({first_line(error)})") from None
         _check_size(height, width)
         if colour in ("CMYK", "YCCK"):
             return self.reduce(decode_whole(encoded))
@@ -103,7 +103,7 @@ class Preparer:
                 encoded, space, min_height=reduced_height, min_width=reduced_width, buffer=self._buffer, strict=True
             )
         except ValueError as error:
-            raise BadImage(f"damaged JPEG ({_first_line(error)})") from None
+            raise BadImage(f"damaged JPEG ({first_line(error)})") from None
         return _upright(pixels if channels == 3 else pixels[:, :, 0], orientation)
 
 
@@ -142,7 +142,7 @@ def decode_whole(encoded: bytes) -> Pixels:
     except BadImage:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
-        raise BadImage(f"damaged or unreadable ({_first_line(error)})") from None
+        raise BadImage(f"damaged or unreadable ({first_line(error)})") from None
 
 
 def reduction(height: int, width: int, spec: Preprocess) -> int:
@@ -219,7 +219,3 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return np.ascontiguousarray(pixels)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

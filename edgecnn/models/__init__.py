@@ -11,8 +11,8 @@ from torch import nn
 
 from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import WEIGHTS, Checkpoint, Leftovers, read_checkpoint
-from edgecnn.errors import UserError
-from edgecnn.models.architecture import EMBEDDED, create_module, find_architecture, first_line, preprocess_of
+from edgecnn.errors import UserError, first_line
+from edgecnn.models.architecture import EMBEDDED, create_module, find_architecture, preprocess_of
 from edgecnn.models.deployed import Deployed
 from edgecnn.models.naming import adopt_eps, load_weights
 from edgecnn.models.parts import Stage, dropout_of, head_of, stages

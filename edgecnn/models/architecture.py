@@ -12,7 +12,7 @@ import torchvision
 from torch import nn
 
 from edgecnn.artifact import Preprocess
-from edgecnn.errors import UserError, not_one_of
+from edgecnn.errors import UserError, first_line, not_one_of
 from edgecnn.models.parts import head_dropouts, head_of
 
 EMBEDDED = {"edgecnn_mobilenetv2_035": ("mobilenetv2_035", 96, "mobilenetv2_035_surfaces_96.safetensors")}
@@ -141,8 +141,3 @@ def _set_dropout(module: nn.Module, architecture: Architecture, dropout: float) 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue
-
-
-def first_line(error: BaseException) -> str:
-    """Of a library's message, which may have many."""
-    return (str(error) or type(error).__name__).splitlines()[0]

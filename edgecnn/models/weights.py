@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from edgecnn.artifact import sha256_of_file
-from edgecnn.errors import UserError, must_be_file, not_one_of
-from edgecnn.models.architecture import EMBEDDED, Architecture, first_line
+from edgecnn.errors import UserError, first_line, must_be_file, not_one_of
+from edgecnn.models.architecture import EMBEDDED, Architecture
 
 State: TypeAlias = dict[str, Tensor]
 
