@@ -1,6 +1,7 @@
 """Test accuracy of fp32 and of every exported variant on real data sets: what INT8 costs, flips, misses.
 
     python benchmarks/accuracy.py --shared SHARED --work WORK [--set defect_neu_det] [--model mobilenet_v2]
+    python benchmarks/accuracy.py --table          # the stored rows as Markdown
 
 SHARED holds data/ and weights/ (not part of this project). Fine-tunes once per network and set (recipe `last` on the
 magnetic tiles, `head` on NEU-DET, which more would saturate; ImageNet's sample takes the weights as they are: 200
@@ -44,6 +45,9 @@ _IMAGENET_SPLIT = {"train": 200, "val": 100, "test": 1000}
 def main() -> None:
     """Run what is asked for; print and append its rows."""
     arguments = _arguments()
+    if arguments.table:
+        print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+        return
     for set_name in arguments.set or SETS:
         for model in arguments.model or MODELS:
             for row in measure(arguments.shared, arguments.work, set_name, model):
@@ -78,6 +82,40 @@ def measure(shared: Path, work: Path, set_name: str, model: str) -> Iterator[dic
     for variant in (*bundle.artifacts, *bundle.left_out):
         yield {**shared_columns, **_row(variant)}
     yield {**shared_columns, "variant": "raw frames", "frames": _frames(bundle)}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: the latest row of each variant that was verified; fp32 formats agree to the bit and are left out."""
+    latest = {(row["data"], row["model"], row["variant"]): row for row in rows if "int8" in row["variant"]}
+    head = ("data (test images)", "network", "variant", "fp32, %", "top-1, % [95 %]", "loss, points [95 %]")
+    head += ("agreement", "flipped", "missed (fp32)", "false alarms (fp32)", "int8 layers", "kept", "rung")
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in latest.values()]
+    return "\n".join(lines)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    named = [f"{row['data']} ({row.get('images')})", row["model"], row["variant"]]
+    if row.get("top1") is None:
+        return [*named, *["–"] * 8, "no", str(row["reason"])]
+    top1, loss, layers = row["top1_interval"], row["loss_interval"], row["executed"]
+    return [
+        *named,
+        f"{100 * row['reference_top1']:.1f}",
+        f"{100 * row['top1']:.1f} [{100 * top1['low']:.1f}, {100 * top1['high']:.1f}]",
+        f"{row['loss_points']:+.1f} [{loss['low']:+.1f}, {loss['high']:+.1f}]",
+        f"{100 * row['agreement']:.1f} %",
+        str(row["flips"]),
+        _against(row["missed_defects"], row["reference_missed_defects"]),
+        _against(row["false_alarms"], row["reference_false_alarms"]),
+        f"{layers['int8_layers']}/{sum(layers.values())}" if layers else "–",
+        "yes" if row["kept"] else f"no: {row['reason']}",
+        str(row["rung"] or "–"),
+    ]
+
+
+def _against(value: int | None, reference: int | None) -> str:
+    return "–" if value is None else f"{value} ({reference})"
 
 
 def _row(variant: Artifact | LeftOut) -> dict[str, Any]:
@@ -128,11 +166,15 @@ def _imagenet_folders(shared: Path, work: Path) -> Path:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
-    parser.add_argument("--work", type=Path, required=True, help="folder for runs; reused")
+    parser.add_argument("--shared", type=Path, help="folder with data/ and weights/")
+    parser.add_argument("--work", type=Path, help="folder for runs; reused")
+    parser.add_argument("--table", action="store_true", help="print the stored rows")
     parser.add_argument("--set", choices=tuple(SETS), action="append")
     parser.add_argument("--model", choices=tuple(MODELS), action="append")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if not arguments.table and not (arguments.shared and arguments.work):
+        parser.error("--shared and --work are needed")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -118,7 +118,8 @@ def remarks(bundle: Bundle) -> list[str]:
     for artifact in bundle.artifacts:
         if "rung" in artifact.notes:
             tried = len(artifact.notes["rungs_tried_on_validation"])
-            found.append(f"{artifact.variant}: {artifact.notes['rung']} ({tried} rungs tried on validation images)")
+            rungs = "1 rung" if tried == 1 else f"{tried} rungs"
+            found.append(f"{artifact.variant}: {artifact.notes['rung']} ({rungs} tried on validation images)")
         if artifact.check.too_few and artifact.precision != "fp32":
             found.append(f"{artifact.variant}: {artifact.check.too_few}")
     frames = bundle.frames
