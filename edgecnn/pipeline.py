@@ -119,11 +119,13 @@ def _rows_of(bundle: Bundle, runs: Path, samples: int | None) -> list[Row]:
         run = by_variant.get(artifact.variant)
         if run is None or dict(run.subject.files) != {name: bundle.files[name].sha256 for name in artifact.files}:
             return []
-        if (run.plan, run.host, run.threads) != (plan, here, bundle.threads):
+        at_least = run.plan.samples >= plan.samples if samples is None else run.plan.samples == samples
+        same = run.plan.model_copy(update={"samples": plan.samples}) == plan
+        if not (at_least and same) or (run.host, run.threads) != (here, bundle.threads):
             return []
         if {image.sha256 for image in run.images} != golden:
             return []
-    rows = [summarize(run, budget) for run in stored]
+    rows = [summarize(run, budget) for run in by_variant.values()]
     undecided = [row for row in rows if row.verdict is not None and row.verdict.outcome == "INCONCLUSIVE"]
     # Too few samples stay too few; whatever else made a run inconclusive may be gone by now.
     return [] if undecided and samples is None else list(rows)

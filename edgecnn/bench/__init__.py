@@ -41,6 +41,9 @@ __all__ = [
 
 Progress: TypeAlias = Callable[[str], None]
 
+LONGEST_SECONDS = 180.0
+"""A second run of a variant that would take longer is left to the user, who reads how many samples it takes."""
+
 
 def bench(
     bundle_folder: Path,
@@ -57,7 +60,9 @@ def bench(
     """Measure variants one after the other, each in a process of its own, and the harness itself with a null session.
 
     Defaults: every variant, the bundle's golden images, its budget and its threads, and 2,300 samples (more where the
-    budget's percentile needs them; fewer only where asked for, and then the verdict is INCONCLUSIVE). Raw runs are
+    budget's percentile needs them; fewer only where asked for, and then the verdict is INCONCLUSIVE). Where bursts of
+    slow units leave too few to bound the percentile at all, a longer run follows once, whatever the first one's
+    latencies, so that no verdict is looked for until it comes. Raw runs are
     appended to `results_path(...)` as they come; `overall(rows)` gives the exit code. A variant whose engine is missing
     or fails is a `Skipped` row. Raises UserError: not a whole bundle, an unknown variant, no usable images.
     """
@@ -79,6 +84,12 @@ def bench(
         say(f"{artifact.variant}: {plan.samples:,} samples in {artifact.runtime}")
         chosen = bundle.choice is not None and bundle.choice.variant == artifact.variant
         measured = _measure_variant(bundle_folder, artifact, images, plan, threads)
+        if isinstance(measured, Run) and samples is None:
+            longer = _longer(summarize(measured, budget), plan)
+            if longer is not None:
+                write_run(path, measured)
+                say(f"{artifact.variant}: slow units come in bursts: measured again with {longer.samples:,} samples")
+                measured = _measure_variant(bundle_folder, artifact, images, longer, threads)
         if isinstance(measured, Run):
             write_run(path, measured)
             rows.append(summarize(measured, budget, chosen))
@@ -88,6 +99,20 @@ def bench(
     if any(isinstance(row, Summary) for row in rows):
         say(f"raw runs: {path}")
     return rows
+
+
+def _longer(row: Summary, plan: Plan) -> Plan | None:
+    """The plan of a second run; None where the first had enough samples for a bound, or a second would take minutes."""
+    verdict = row.verdict
+    if verdict is None or verdict.upper_ms is not None or verdict.outcome != "INCONCLUSIVE":
+        return None
+    if not verdict.more_samples:
+        return None
+    # Half as many again: the next run's bursts may be longer.
+    samples = round(1.5 * (plan.samples + verdict.more_samples))
+    if samples * row.p50_ms > 1e3 * LONGEST_SECONDS:
+        return None
+    return plan.model_copy(update={"samples": samples})
 
 
 def results_path(bundle_folder: Path, bundle: Bundle, out: Path | None = None) -> Path:

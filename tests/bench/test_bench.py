@@ -6,8 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgecnn import bench as package
@@ -24,7 +26,9 @@ from edgecnn.bench import (
     summarize,
     table,
 )
+from edgecnn.bench.measure import Plan
 from edgecnn.bench.process import child_environment
+from edgecnn.bench.records import Run
 from edgecnn.errors import UserError
 from edgecnn.profiles import Budget
 
@@ -197,3 +201,26 @@ def test_a_run_loads_no_training_library(bundle_folder: Path, tmp_path: Path) ->
     assert code_of_child == 0
     assert "onnxruntime" in modules
     assert not {"torch", "torchvision", "timm", "onnx", "nncf", "openvino", "scipy", "sklearn"} & set(modules)
+
+
+@pytest.mark.parametrize(("samples", "runs"), [(None, 2), (40, 1)])
+def test_bursts_that_leave_too_few_samples_are_measured_once_more(
+    bundle_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make_run: Callable[..., Run],
+    samples: int | None,
+    runs: int,
+) -> None:
+    bursty = np.where(np.arange(2300) % 500 < 10, 9.0, 5.0) + np.random.default_rng(0).normal(0, 0.05, 2300)
+    asked: list[int] = []
+
+    def measure(folder: Path, artifact: object, images: object, plan: Plan, threads: int) -> Run:
+        asked.append(plan.samples)
+        return make_run(tuple(bursty))
+
+    monkeypatch.setattr(package, "_measure_variant", measure)
+    bench(bundle_folder, samples=samples, out=tmp_path / "runs.jsonl", null=False)
+    assert len(asked) == runs
+    assert asked == sorted(asked)
+    assert len(read_runs(tmp_path / "runs.jsonl")) == runs
