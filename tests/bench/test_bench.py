@@ -220,7 +220,8 @@ def test_bursts_that_leave_too_few_samples_are_measured_once_more(
         return make_run(tuple(bursty))
 
     monkeypatch.setattr(package, "_measure_variant", measure)
-    bench(bundle_folder, samples=samples, out=tmp_path / "runs.jsonl", null=False)
+    budget = Budget(milliseconds=30.0, percentile=99.0)
+    bench(bundle_folder, budget=budget, samples=samples, out=tmp_path / "runs.jsonl", null=False)
     assert len(asked) == runs
     assert asked == sorted(asked)
     assert len(read_runs(tmp_path / "runs.jsonl")) == runs
