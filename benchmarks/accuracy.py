@@ -75,7 +75,7 @@ def measure(shared: Path, work: Path, set_name: str, model: str) -> Iterator[dic
         "model": name,
         "recipe": checkpoint.recipe.name,
         "train_minutes": round(checkpoint.metrics.minutes, 2),
-        "images": {split: len(data.split(split)) for split in ("train", "val", "test")},
+        "split_images": {split: len(data.split(split)) for split in ("train", "val", "test")},
         "date": datetime.now(UTC).date().isoformat(),
         "host": fingerprint().model_dump(mode="json"),
     }

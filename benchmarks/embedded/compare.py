@@ -1,6 +1,6 @@
 """Measure what the embedded backbone brings over random weights, on the demo set.
 
-    python benchmarks/embedded/compare.py --cache /tmp/demo-surfaces
+    python benchmarks/embedded/compare.py --cache FOLDER
 
 Linear probe and full fine-tuning, on all 800 training images and on 100 of them, with the same images, recipe and
 number of steps for both. Every seed is another 800/200/200 split. The probe's regularisation is chosen on validation.

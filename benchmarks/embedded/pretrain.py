@@ -1,6 +1,6 @@
 """Make the embedded backbone: pretrain MobileNetV2-0.35 at 96 × 96 on drawn surfaces of the pretraining classes.
 
-    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python benchmarks/embedded/pretrain.py --cache /tmp/pretraining-surfaces
+    OMP_NUM_THREADS=2 OMP_WAIT_POLICY=passive python benchmarks/embedded/pretrain.py --cache FOLDER
 
 The demo set's classes are not among them. Writes the backbone without its classifier, and one line per epoch.
 """
