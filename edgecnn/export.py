@@ -69,7 +69,6 @@ TOOLS = (
     "numpy",
     "Pillow",
     "simplejpeg",
-    "edgecnn",
 )
 _BATCH = 32
 
@@ -182,7 +181,8 @@ def _tuning(
 ) -> TuningSet:
     spec = checkpoint.preprocess
     # Without a validation split (weights taken as they are), rungs are judged on train images outside the calibration.
-    judged = data.val or tuple(item for item in data.train if item not in set(calibration)) or tuple(calibration)
+    calibrating = set(calibration)
+    judged = data.val or tuple(item for item in data.train if item not in calibrating) or tuple(calibration)
     validation = prepare_files([item.path for item in judged], spec)
     return TuningSet(
         calibration=prepare_files([item.path for item in calibration], spec),
