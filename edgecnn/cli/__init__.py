@@ -12,6 +12,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecnn import __version__
+from edgecnn.cli.extras import need_training
+from edgecnn.cli.options import (
+    Batch,
+    BudgetText,
+    BundleFolder,
+    Data,
+    Epochs,
+    Fit,
+    Good,
+    Json,
+    LearningRate,
+    MinPerClass,
+    Model,
+    RecipeOption,
+    Restart,
+    Samples,
+    Seed,
+    Size,
+    Skip,
+    TargetName,
+    Weights,
+)
 from edgecnn.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
@@ -31,33 +53,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
-Data = Annotated[Path, typer.Argument(help="Folder: <class>/*.jpg, or {train,val,test}/<class>/*.jpg.")]
-TargetName = Annotated[str, typer.Option("--target", help="desktop-cpu, raspberry-pi-4, … or your own .toml file.")]
-BudgetText = Annotated[str | None, typer.Option("--budget", help="Such as 30ms@p99. Default: the target's.")]
-Samples = Annotated[int | None, typer.Option(help="Measured units of each variant. Default: 2,300.")]
-BundleFolder = Annotated[Path, typer.Argument(help="Bundle folder, made by `edgecnn export`.")]
-Model = Annotated[
-    str, typer.Option(help="timm or torchvision network, such as mobilenetv2_100, or edgecnn_mobilenetv2_035.")
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(help="hub, none (random), or a .safetensors/.pth file. Default: hub; embedded for our own backbone."),
-]
-RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="auto, head, last, all, or none (weights and head as they are).")
-]
-Size = Annotated[int | None, typer.Option(help="Input size in pixels. Default: the network's own.")]
-Fit = Annotated[str, typer.Option(help="stretch the whole image, or center-crop.")]
-Epochs = Annotated[int | None, typer.Option(help="Default: the recipe's.")]
-Batch = Annotated[int, typer.Option(help="Images in a training step.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak rate of the head. Default: the recipe's.")]
-Seed = Annotated[int, typer.Option(help="Of the split and the training.")]
-Good = Annotated[str | None, typer.Option(help="Class of parts without a defect; none. Default: guessed by name.")]
-Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable images out instead of stopping.")]
-MinPerClass = Annotated[int, typer.Option(help="Fewer images in a class stop the run. 0: any number.")]
-Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left in --out.")]
 
 
 def main() -> None:
@@ -141,7 +136,7 @@ def export(
     from edgecnn.export import export as make
     from edgecnn.profiles import load_target
 
-    _need_training()
+    need_training()
     bundle = make(run, load_target(target), out, data, say)
     _show_bundle(bundle, out, as_json)
     raise typer.Exit(0 if _complete(bundle) else 1)
@@ -319,7 +314,7 @@ def _options(
     lr: float | None,
     seed: int,
 ) -> TrainOptions:
-    _need_training()
+    need_training()
     from edgecnn.artifact import checked
     from edgecnn.train import TrainOptions
 
@@ -347,14 +342,6 @@ def _fine_tune(data: Path, out: Path, options: TrainOptions, reading: Mapping[st
 def _complete(bundle: Bundle) -> bool:
     """Whether every variant passed, and raw frames decide as their files do."""
     return not bundle.left_out and (bundle.frames is None or bundle.frames.within)
-
-
-def _need_training() -> None:
-    import importlib.util
-
-    for module in ("torch", "torchvision", "timm", "safetensors", "fvcore"):
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtra(module, "train")
 
 
 def _show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:

@@ -1,0 +1,35 @@
+"""Options and arguments that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Data = Annotated[Path, typer.Argument(help="Folder: <class>/*.jpg, or {train,val,test}/<class>/*.jpg.")]
+TargetName = Annotated[str, typer.Option("--target", help="desktop-cpu, raspberry-pi-4, … or your own .toml file.")]
+BudgetText = Annotated[str | None, typer.Option("--budget", help="Such as 30ms@p99. Default: the target's.")]
+Samples = Annotated[int | None, typer.Option(help="Measured units of each variant. Default: 2,300.")]
+BundleFolder = Annotated[Path, typer.Argument(help="Bundle folder, made by `edgecnn export`.")]
+Model = Annotated[
+    str, typer.Option(help="timm or torchvision network, such as mobilenetv2_100, or edgecnn_mobilenetv2_035.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="hub, none (random), or a .safetensors/.pth file. Default: hub; embedded for our own backbone."),
+]
+RecipeOption = Annotated[
+    str, typer.Option("--recipe", help="auto, head, last, all, or none (weights and head as they are).")
+]
+Size = Annotated[int | None, typer.Option(help="Input size in pixels. Default: the network's own.")]
+Fit = Annotated[str, typer.Option(help="stretch the whole image, or center-crop.")]
+Epochs = Annotated[int | None, typer.Option(help="Default: the recipe's.")]
+Batch = Annotated[int, typer.Option(help="Images in a training step.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak rate of the head. Default: the recipe's.")]
+Seed = Annotated[int, typer.Option(help="Of the split and the training.")]
+Good = Annotated[str | None, typer.Option(help="Class of parts without a defect; none. Default: guessed by name.")]
+Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable images out instead of stopping.")]
+MinPerClass = Annotated[int, typer.Option(help="Fewer images in a class stop the run. 0: any number.")]
+Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left in --out.")]
