@@ -18,7 +18,7 @@ CHECKPOINT = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
 SPLIT = "split.json"
 
-RecipeName: TypeAlias = Literal["head", "last", "all", "none"]
+RecipeName: TypeAlias = Literal["head", "last", "all", "progressive", "scratch", "none"]
 
 
 class Recipe(Frozen):
@@ -32,6 +32,11 @@ class Recipe(Frozen):
     stem_lr: float = Field(gt=0, le=1)
     """Learning rate at the stem relative to the head's; it falls geometrically over the stages between them."""
     epochs: int = Field(ge=0)
+    thaw_by: float = Field(default=0.0, ge=0, le=1)
+    """Share of the epochs over which `thawed` is reached, a stage at a time from the head. 0: from the first epoch."""
+    decay: float | None = Field(default=None, gt=0, le=1)
+    """Learning rate of a stage (or layer) relative to the one after it; None: `stem_lr` spread over the stages."""
+    decay_by: Literal["stage", "layer"] = "stage"
 
 
 class Leftovers(Frozen):

@@ -46,8 +46,10 @@ class Bar:
             say(text)
         self._progress.reset(self._task, total=total, description=text, visible=True)
 
-    def advance(self, steps: int = 1) -> None:
-        """So many steps are done."""
+    def advance(self, steps: int = 1, status: str = "") -> None:
+        """So many steps are done; `status` is how it goes just now."""
+        if status:
+            self._progress.update(self._task, description=status)
         self._progress.advance(self._task, steps)
 
     def text(self, text: str) -> None:

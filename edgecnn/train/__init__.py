@@ -16,13 +16,14 @@ from edgecnn.errors import UserError
 from edgecnn.models import save_module
 from edgecnn.train.augmentation import augment
 from edgecnn.train.folder import CACHE, HISTORY, RUN, STATE, identity_of, open_folder, remove_working_files
-from edgecnn.train.loop import class_weights, lr_scale, metrics_of, train
+from edgecnn.train.loop import class_weights, lr_scale, metrics_of, one_cycle, train
 from edgecnn.train.options import TrainOptions
 from edgecnn.train.progress import Progress, Silent
 from edgecnn.train.repeatable import deterministic, usable_device
 from edgecnn.train.sources import prepared
 from edgecnn.train.state import Epoch, Position
 from edgecnn.train.task import Start, start_of, task_of
+from edgecnn.train.workers import launch
 from edgecnn.versions import installed_versions
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "class_weights",
     "fine_tune",
     "lr_scale",
+    "one_cycle",
     "prepared",
 ]
 
@@ -44,7 +46,13 @@ _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "Pillow", "simplejpeg", "
 
 
 def fine_tune(
-    data: Dataset, options: TrainOptions, out: Path, progress: Progress | None = None, *, restart: bool = False
+    data: Dataset,
+    options: TrainOptions,
+    out: Path,
+    progress: Progress | None = None,
+    *,
+    restart: bool = False,
+    cache: Path | None = None,
 ) -> Checkpoint:
     """Train on `data.train`, stop early by `data.val`, write a checkpoint folder `out`. `data.test` is never read.
 
@@ -62,11 +70,14 @@ def fine_tune(
     if finished:
         return finished
     device = usable_device(options.device)
+    fabric = launch(device, options)
     with deterministic(device):
-        start = start_of(data, options, device)
+        settled = None
+        start = start_of(data, options, fabric, settled)
         # Not before the network is built: a wrong weights file leaves nothing behind.
-        write_atomically(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
-        task = task_of(data, options, start, out / CACHE, progress)
+        if fabric.is_global_zero:
+            write_atomically(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
+        task = task_of(data, options, start, cache or out / CACHE, progress)
         position = train(task, out, progress) if start.recipe.name != "none" else Position((), 0, {})
         task.module.load_state_dict(position.best, strict=False)
         metrics = metrics_of(task, position)

@@ -11,8 +11,8 @@ class Progress(Protocol):
     def start(self, total: int, text: str) -> None:
         """A new part of `total` steps begins."""
 
-    def advance(self, steps: int = 1) -> None:
-        """So many steps of it are done."""
+    def advance(self, steps: int = 1, status: str = "") -> None:
+        """So many steps of it are done; `status` is how it goes just now."""
 
     def text(self, text: str) -> None:
         """A line worth reading."""
@@ -23,6 +23,6 @@ class Silent:
 
     def start(self, total: int, text: str) -> None: ...
 
-    def advance(self, steps: int = 1) -> None: ...
+    def advance(self, steps: int = 1, status: str = "") -> None: ...
 
     def text(self, text: str) -> None: ...

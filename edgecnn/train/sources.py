@@ -1,4 +1,4 @@
-"""Labelled inputs of a network: pixels prepared once, or the features of a frozen backbone."""
+"""Labelled inputs of a network: pixels prepared once, or what its frozen part makes of them, computed once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgecnn.artifact import Preprocess, sha256_of
 from edgecnn.data import Item, split_hash
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Images, Preparer
-from edgecnn.models import head_of
-from edgecnn.train.augmentation import augment
+from edgecnn.train.augmentation import DRAWS, augment
+from edgecnn.train.cut import Cut
 from edgecnn.train.options import TrainOptions
 from edgecnn.train.progress import Progress
 from edgecnn.train.repeatable import generator
@@ -34,28 +34,22 @@ class Source:
 
 
 def pixel_source(
-    items: Sequence[Item],
-    preprocess: Preprocess,
-    device: torch.device,
-    options: TrainOptions,
-    cache: Path,
-    progress: Progress,
+    pixels: Images, labels: Sequence[int], preprocess: Preprocess, device: torch.device, options: TrainOptions
 ) -> Source:
     """Prepared images, augmented where an epoch is given, normalised: float32 (b, 3, h, w), channels last."""
-    pixels = prepared(items, preprocess, cache, progress)
     mean = torch.tensor(preprocess.mean, device=device).view(1, 3, 1, 1)
     std = torch.tensor(preprocess.std, device=device).view(1, 3, 1, 1)
 
     def batch(positions: NDArray[np.int64], epoch: int | None) -> Tensor:
         chosen = torch.from_numpy(np.array(pixels[positions])).to(device)
         images = chosen.permute(0, 3, 1, 2).float() / 255
-        if epoch is not None and options.augment == "surface":
+        if epoch is not None:
             # Drawn for the whole epoch: an image's draws depend on (seed, epoch, position) alone.
-            draws = generator(options.seed, epoch, 1).random((len(items), 8), np.float32)[positions]
-            images = augment(images, torch.from_numpy(draws).to(device))
+            draws = generator(options.seed, epoch, 1).random((len(pixels), DRAWS), np.float32)[positions]
+            images = augment(images, torch.from_numpy(draws).to(device), options.augment)
         return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
-    return Source(torch.tensor([item.label for item in items], dtype=torch.int64, device=device), batch)
+    return Source(torch.tensor(labels, dtype=torch.int64, device=device), batch)
 
 
 def prepared(items: Sequence[Item], preprocess: Preprocess, cache: Path, progress: Progress) -> Images:
@@ -80,31 +74,56 @@ def prepared(items: Sequence[Item], preprocess: Preprocess, cache: Path, progres
     return found
 
 
-def feature_source(module: nn.Module, pixels: Source, batch: int, progress: Progress) -> Source | None:
-    """What the frozen backbone hands to the head, (n, features), computed once and so without augmentation.
+def frozen_source(
+    half: Cut, pixels: Source, views: Sequence[int | None], folder: Path, batch: int, progress: Progress
+) -> Source:
+    """What the frozen part gives for each of `views` of every image, computed once and kept in `folder`.
 
-    None where logits are more than the head of that (squeezenet's head works on a map and is pooled after).
+    A view is the epoch whose augmentation it has, or None for none. In epoch e the images are seen in view e, the
+    views in turn. A file is complete or not there, so that a killed run goes on with the next view.
     """
-    _, head = head_of(module)
-    captured: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0].detach()))
-    found: list[Tensor] = []
-    module.eval()
-    progress.start(len(pixels.labels), "computing features")
-    try:
-        with torch.no_grad():
-            for positions in in_order(len(pixels.labels), batch):
-                captured.clear()
-                logits = module(pixels.batch(positions, None))
-                features = captured[0]
-                if len(captured) != 1 or features.ndim != 2 or not torch.equal(head(features), logits):
-                    return None
-                found.append(features)
-                progress.advance(len(positions))
-    finally:
-        handle.remove()
-    every = torch.cat(found)
-    return Source(pixels.labels, lambda positions, epoch: every[torch.from_numpy(positions)])
+    stored = [_stored(half, pixels, view, folder, batch, progress) for view in views]
+
+    def give(positions: NDArray[np.int64], epoch: int | None) -> Tensor:
+        rows = stored[0 if epoch is None else (epoch - 1) % len(stored)]
+        values = torch.from_numpy(np.array(rows[positions])).to(pixels.labels.device)
+        return values.permute(0, 3, 1, 2) if values.ndim == 4 else values
+
+    return Source(pixels.labels, give)
+
+
+def subset(source: Source, chosen: NDArray[np.int64]) -> Source:
+    """The inputs at `chosen` positions alone."""
+    return Source(
+        source.labels[torch.from_numpy(chosen)], lambda positions, epoch: source.batch(chosen[positions], epoch)
+    )
+
+
+def _stored(
+    half: Cut, pixels: Source, view: int | None, folder: Path, batch: int, progress: Progress
+) -> NDArray[np.float32]:
+    """float32 (n, features) or (n, h, w, c)."""
+    path = folder / f"{'plain' if view is None else view}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        count = len(pixels.labels)
+        progress.start(count, f"computing what is frozen{'' if view is None else f', view {view}'}")
+        temporary = folder / f".{path.stem}.{os.getpid()}.tmp"
+        rows: NDArray[np.float32] | None = None
+        for positions in in_order(count, batch):
+            given = half.front(pixels.batch(positions, view)).float().cpu()
+            values = (given.permute(0, 2, 3, 1) if given.ndim == 4 else given).numpy()
+            if rows is None:
+                rows = np.lib.format.open_memmap(
+                    temporary, mode="w+", dtype=np.float32, shape=(count, *values.shape[1:])
+                )
+            rows[positions] = values
+            progress.advance(len(positions))
+        if rows is not None:
+            rows.flush()  # type: ignore[attr-defined]
+        temporary.replace(path)
+    found: NDArray[np.float32] = np.load(path, mmap_mode="r")
+    return found
 
 
 def in_order(count: int, batch: int) -> list[NDArray[np.int64]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,14 @@ class Epoch(Frozen):
 
     epoch: int
     """From 1."""
+    stages: int = 0
+    """Trained in this epoch."""
     lr: float
     """Of the head, at the epoch's end."""
     train_loss: float
-    """Mean over the epoch, as optimised: smoothed and weighted."""
+    """Mean over the epoch, as optimised: smoothed, weighted and mixed."""
+    train_top1: float | None = None
+    """Of the batches as they were trained on; None where images were mixed."""
     val_loss: float
     """Cross-entropy, neither smoothed nor weighted."""
     val_top1: float
@@ -42,6 +46,8 @@ class Position:
     history: tuple[Epoch, ...]
     best_epoch: int
     best: State
+    average: State = field(default_factory=dict)
+    """Empty without EMA."""
 
 
 def trained_tensors(task: Task) -> State:
@@ -62,6 +68,7 @@ def save_state(task: Task, optimizer: torch.optim.Optimizer, position: Position,
     """One file, written whole or not at all: the network, the best so far, the optimiser's moments, the history."""
     tensors = {f"net.{key}": value for key, value in trained_tensors(task).items()}
     tensors |= {f"best.{key}": value for key, value in position.best.items()}
+    tensors |= {f"average.{key}": value for key, value in position.average.items()}
     for index, parameter in enumerate(_parameters(optimizer)):
         for key, value in optimizer.state[parameter].items():
             tensors[f"adam.{index}.{key}"] = value.detach().cpu().clone().contiguous()
@@ -96,7 +103,7 @@ def restore_state(task: Task, optimizer: torch.optim.Optimizer, folder: Path) ->
             key: value if key == "step" else torch.empty_like(parameter).copy_(value) for key, value in moments.items()
         }
     history = tuple(Epoch.model_validate(row) for row in about["history"])
-    return Position(history, about["best_epoch"], _below(tensors, "best."))
+    return Position(history, about["best_epoch"], _below(tensors, "best."), _below(tensors, "average."))
 
 
 def _below(tensors: State, prefix: str) -> State:

@@ -1,23 +1,30 @@
-"""What one run optimises: a network by a recipe, whole or its head alone, on training and validation inputs."""
+"""What one run optimises: a network by a recipe, whole or what follows its frozen part, on training and validation."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from lightning_fabric import Fabric
 from torch import nn
 
 from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import Recipe
 from edgecnn.data import Dataset, Item
-from edgecnn.models import Built, build, dropout_of, head_of
+from edgecnn.models import Built, build
+from edgecnn.train.cut import Cut, cut
 from edgecnn.train.options import TrainOptions
 from edgecnn.train.progress import Progress
-from edgecnn.train.sources import Source, feature_source, pixel_source
-from edgecnn.transfer import choose_recipe, from_scratch, recipe_named
+from edgecnn.train.sources import Source, frozen_source, pixel_source, prepared
+from edgecnn.transfer import choose_recipe, from_scratch, recipe_named, trained_stages
+
+_VIEWS = 4
+"""Augmented variants of an image that a recipe with a frozen part trains on, where nobody says how many."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,11 @@ class Start:
     recipe: Recipe
     """With the options' own numbers in it."""
     reason: str
-    device: torch.device
+    fabric: Fabric
+
+    @property
+    def device(self) -> torch.device:
+        return self.fabric.device
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Task:
     module: nn.Module
     """The whole network: what is saved."""
     net: nn.Module
-    """What a batch goes through: the whole network, or its head alone on features computed once."""
+    """What a batch goes through: the whole network, or the tail that follows what was computed once."""
     recipe: Recipe
     options: TrainOptions
     classes: int
@@ -47,6 +58,7 @@ class Task:
     val: Source
     weights: str
     """Where it started, for the record."""
+    fabric: Fabric
 
     @property
     def steps(self) -> int:
@@ -58,49 +70,107 @@ class Task:
         return self.options.patience or max(8, self.recipe.epochs // 3)
 
 
-def start_of(data: Dataset, options: TrainOptions, device: torch.device) -> Start:
-    """The network with its weights on `device`, and its settled recipe. Seeds torch: a new head is random."""
+def start_of(data: Dataset, options: TrainOptions, fabric: Fabric, settled: tuple[Recipe, str] | None = None) -> Start:
+    """The network with its weights on its device, and its settled recipe. Seeds torch: a new head is random."""
     torch.manual_seed(options.seed)
     built = build(
         options.model,
         len(data.classes),
-        options.weights,
+        "none" if options.recipe == "scratch" else options.weights,
         keep_head=options.recipe == "none",
         dropout=options.dropout,
         size=options.size,
     )
-    built.module.to(device).to(memory_format=torch.channels_last)
-    recipe, reason = _settle_recipe(len(data.train), options, built)
-    return Start(built, built.preprocess.model_copy(update={"fit": options.fit}), recipe, reason, device)
+    built.module.to(fabric.device).to(memory_format=torch.channels_last)
+    recipe, reason = settled or _settle_recipe(len(data.train), options, built)
+    preprocess = built.preprocess.model_copy(update={"fit": options.fit})
+    return Start(built, preprocess, with_options(recipe, options), reason, fabric)
 
 
 def task_of(data: Dataset, options: TrainOptions, start: Start, cache: Path, progress: Progress) -> Task:
-    """Inputs for the network; for its head alone where the recipe trains no more and the head is all that follows."""
+    """Inputs for the network; for its tail alone where what comes before is frozen and can be computed once."""
     module, recipe = start.built.module, start.recipe
-    train_items = data.train if recipe.name != "none" else ()
-    train = pixel_source(_ordered(train_items), start.preprocess, start.device, options, cache, progress)
-    val = pixel_source(_ordered(data.val), start.preprocess, start.device, options, cache, progress)
-    net = module
-    if recipe.name == "head":
-        found = [feature_source(module, source, options.batch, progress) for source in (train, val)]
-        if found[0] and found[1]:
-            train, val = found[0], found[1]
-            net = nn.Sequential(nn.Dropout(dropout_of(module)), head_of(module)[1])
-    return Task(module, net, recipe, options, len(data.classes), train, val, start.built.weights)
+    train_items = ordered(data.train if recipe.name != "none" else ())
+    sources = []
+    for items in (train_items, ordered(data.val)):
+        with start.fabric.rank_zero_first():
+            pixels = prepared(items, start.preprocess, cache, progress)
+        sources.append(pixel_source(pixels, [i.label for i in items], start.preprocess, start.device, options))
+    half = None if options.views == 0 or not train_items else cut_for(module, recipe, sources[0])
+    net: nn.Module = module
+    if half:
+        sources = list(
+            computed_once(half, sources, options, recipe, cache / _key(half, start, options, data), progress)
+        )
+        net = half.tail
+    train, val = sources
+    return Task(module, net, recipe, options, len(data.classes), train, val, start.built.weights, start.fabric)
+
+
+def cut_for(module: nn.Module, recipe: Recipe, pixels: Source) -> Cut | None:
+    """The network cut where the recipe's frozen part ends, checked on two images; None where it cannot be."""
+    return cut(module, recipe, pixels.batch(np.arange(min(2, len(pixels.labels))), None))
+
+
+def computed_once(
+    half: Cut, sources: Sequence[Source], options: TrainOptions, recipe: Recipe, folder: Path, progress: Progress
+) -> tuple[Source, Source]:
+    """Training and validation inputs of the tail. Fewer views than wanted where they would take too much disk."""
+    train, val = sources
+    one = half.front(train.batch(np.arange(1), None)).numel() * 4 / 2**30
+    count, val_count = len(train.labels), len(val.labels)
+    augmented = options.views is not None or recipe.name != "head"
+    wanted = min(options.views or _VIEWS, recipe.epochs) if augmented and options.augment != "none" else 1
+    room = int((options.disk_gib / one - val_count) / max(1, count))
+    views = max(1, min(wanted, room))
+    if views < wanted:
+        progress.text(f"{views} of {wanted} augmented views fit into {options.disk_gib:g} GiB (--disk-gib)")
+    shown: list[int | None] = [*range(1, views + 1)] if augmented and options.augment != "none" else [None]
+    progress.text(
+        f"computed once: everything before {half.name}, {len(shown)} view{'s' * (len(shown) > 1)} of {count} images, "
+        f"{1024 * one * (count * len(shown) + val_count):.0f} MiB"
+    )
+    return (
+        frozen_source(half, train, shown, folder / "train", options.batch, progress),
+        frozen_source(half, val, [None], folder / "val", options.batch, progress),
+    )
+
+
+def with_options(recipe: Recipe, options: TrainOptions) -> Recipe:
+    """The recipe with the options' own numbers in it."""
+    if recipe.name == "none":
+        return recipe
+    given = {name: value for name in ("epochs", "lr", "decay") if (value := getattr(options, name)) is not None}
+    return recipe.model_copy(update={**given, "decay_by": options.decay_by})
+
+
+def ordered(items: Sequence[Item]) -> list[Item]:
+    """By content, so that a split's hash names the order of its images too."""
+    return sorted(items, key=lambda item: (item.sha256, item.label, item.name))
 
 
 def _settle_recipe(images: int, options: TrainOptions, built: Built) -> tuple[Recipe, str]:
-    """The recipe with the options' own numbers in it, and why it is the one."""
+    """The recipe and why it is the one."""
     if options.recipe == "auto":
-        recipe, reason = choose_recipe(images, built.name, built.weights)
-    else:
-        recipe, reason = recipe_named(options.recipe), "asked for"
-        if options.recipe == "all" and built.weights == "none":
-            recipe = from_scratch(recipe)
-    given = {name: value for name in ("epochs", "lr") if (value := getattr(options, name)) is not None}
-    return recipe if recipe.name == "none" else recipe.model_copy(update=given), reason
+        return choose_recipe(images, built.name, built.weights)
+    recipe = recipe_named(options.recipe)
+    random = built.weights == "none" and recipe.name in ("all", "progressive")
+    return from_scratch(recipe) if random else recipe, "asked for"
 
 
-def _ordered(items: Sequence[Item]) -> list[Item]:
-    """By content, so that a split's hash names the order of its images too."""
-    return sorted(items, key=lambda item: (item.sha256, item.label, item.name))
+def _key(half: Cut, start: Start, options: TrainOptions, data: Dataset) -> str:
+    """What the stored values depend on: images, preprocessing, augmentation, and every number before the cut."""
+    images = [[(item.sha256, item.label) for item in ordered(items)] for items in (data.train, data.val)]
+    about = (images, start.preprocess.model_dump_json(), options.augment, options.seed, half.name, str(half.module))
+    digest = hashlib.sha256(repr(about).encode())
+    trained = {
+        tensor.data_ptr()
+        for stage in trained_stages(half.module, start.recipe)
+        for part in stage.modules
+        for tensor in (*part.parameters(recurse=False), *part.buffers(recurse=False))
+    }
+    for name, tensor in half.module.state_dict().items():
+        if tensor.data_ptr() not in trained:
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
