@@ -14,13 +14,13 @@ from edgecnn.models import EMBEDDED, Stage, stages
 RECIPES: dict[RecipeName, Recipe] = {
     "none": Recipe(name="none", thawed=0.0, lr=0.0, stem_lr=1.0, epochs=0),
     "head": Recipe(name="head", thawed=0.0, lr=5e-3, stem_lr=1.0, epochs=60),
-    "last": Recipe(name="last", thawed=0.2, lr=1e-3, stem_lr=0.1, epochs=25),
-    "all": Recipe(name="all", thawed=1.0, lr=1e-3, stem_lr=0.1, epochs=20),
-    "progressive": Recipe(name="progressive", thawed=1.0, lr=1e-3, stem_lr=0.1, epochs=20, thaw_by=0.5),
-    "scratch": Recipe(name="scratch", thawed=1.0, lr=3e-3, stem_lr=1.0, epochs=40),
+    "last": Recipe(name="last", thawed=0.17, lr=1e-3, stem_lr=0.1, epochs=25),
+    "all": Recipe(name="all", thawed=1.0, lr=1e-3, stem_lr=0.1, epochs=15),
+    "progressive": Recipe(name="progressive", thawed=1.0, lr=1e-3, stem_lr=0.1, epochs=15, thaw_by=0.5),
+    "scratch": Recipe(name="scratch", thawed=1.0, lr=3e-3, stem_lr=1.0, epochs=25),
 }
 """none: the weights as they are, with their own head. head (A): a new head on frozen features. last (B): the head and
-the last fifth of the backbone. all (C): every layer, the stem at a tenth of the head's rate (discriminative rates).
+the last sixth of the backbone. all (C): every layer, the stem at a tenth of the head's rate (discriminative rates).
 progressive: all, thawed from the head down over the first half (both: Howard and Ruder, 2018, arXiv:1801.06146).
 scratch: every layer from random weights, whatever weights were given: what transfer has to beat."""
 

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 
 from edgecnn.artifact import sha256_of_file, write_atomically
-from edgecnn.checkpoint import SPLIT, WEIGHTS, Checkpoint, Metrics, write_checkpoint
+from edgecnn.checkpoint import SPLIT, WEIGHTS, Checkpoint, Metrics, Recipe, write_checkpoint
 from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset, save_split, split_hashes
 from edgecnn.errors import UserError
 from edgecnn.models import save_module
 from edgecnn.train.augmentation import augment
-from edgecnn.train.folder import CACHE, HISTORY, RUN, STATE, identity_of, open_folder, remove_working_files
+from edgecnn.train.evidence import Evidence, gather, read_evidence
+from edgecnn.train.folder import CACHE, EVIDENCE, HISTORY, RUN, STATE, identity_of, open_folder, remove_working_files
 from edgecnn.train.loop import class_weights, lr_scale, metrics_of, one_cycle, train
 from edgecnn.train.options import TrainOptions
 from edgecnn.train.progress import Progress, Silent
@@ -32,6 +33,7 @@ __all__ = [
     "RUN",
     "STATE",
     "Epoch",
+    "Evidence",
     "Progress",
     "TrainOptions",
     "augment",
@@ -40,6 +42,7 @@ __all__ = [
     "lr_scale",
     "one_cycle",
     "prepared",
+    "read_evidence",
 ]
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "Pillow", "simplejpeg", "safetensors")
@@ -72,16 +75,32 @@ def fine_tune(
     device = usable_device(options.device)
     fabric = launch(device, options)
     with deterministic(device):
-        settled = None
-        start = start_of(data, options, fabric, settled)
+        start = start_of(data, options, fabric)
         # Not before the network is built: a wrong weights file leaves nothing behind.
         if fabric.is_global_zero:
             write_atomically(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
+        if options.recipe == "auto" and options.minutes and fabric.world_size == 1:
+            start = _by_evidence(data, options, start, cache or out / CACHE, out, progress)
         task = task_of(data, options, start, cache or out / CACHE, progress)
         position = train(task, out, progress) if start.recipe.name != "none" else Position((), 0, {})
         task.module.load_state_dict(position.best, strict=False)
         metrics = metrics_of(task, position)
     return _finish(data, options, start, metrics, out)
+
+
+def _by_evidence(
+    data: Dataset, options: TrainOptions, start: Start, cache: Path, out: Path, progress: Progress
+) -> Start:
+    """The start with the recipe that did best on the data itself."""
+
+    def build(recipe: Recipe) -> Start:
+        asked = options.model_copy(update={"recipe": recipe.name, "epochs": None, "lr": options.lr, "decay": None})
+        return start_of(data, asked, start.fabric, (recipe, ""))
+
+    evidence, recipe = gather(data, options, build, cache, out, progress)
+    for symptom in evidence.symptoms:
+        progress.text(symptom)
+    return start_of(data, options.model_copy(update={"recipe": recipe.name}), start.fabric, (recipe, evidence.reason))
 
 
 def _refuse_unfit(data: Dataset, options: TrainOptions) -> None:
@@ -115,7 +134,7 @@ def _finish(data: Dataset, options: TrainOptions, start: Start, metrics: Metrics
         metrics=metrics,
         tools={"python": platform.python_version(), **installed_versions(_LIBRARIES)},
         leftovers=built.leftovers,
-        files={name: sha256_of_file(out / name) for name in (WEIGHTS, SPLIT)},
+        files={name: sha256_of_file(out / name) for name in (WEIGHTS, SPLIT, EVIDENCE) if (out / name).is_file()},
     )
     write_checkpoint(out, checkpoint)
     remove_working_files(out)

@@ -14,8 +14,9 @@ from edgecnn.data import Dataset, split_hashes
 from edgecnn.errors import UserError
 from edgecnn.train.options import TrainOptions
 
-RUN, STATE, CACHE, HISTORY = "run.json", "state", "cache", "metrics.jsonl"
-"""In the checkpoint folder: what the run is; until it ends, where it is and its prepared pixels; a line an epoch."""
+RUN, STATE, CACHE, HISTORY, EVIDENCE = "run.json", "state", "cache", "metrics.jsonl", "evidence.json"
+"""In the checkpoint folder: what the run is; until it ends, where it is and its prepared pixels; a line an epoch; the
+table that its recipe was chosen from."""
 
 
 def identity_of(data: Dataset, options: TrainOptions) -> dict[str, Any]:
@@ -84,5 +85,5 @@ def _is_digest(value: object) -> bool:
 
 def _remove_run(out: Path) -> None:
     remove_working_files(out)
-    for name in (CHECKPOINT, WEIGHTS, SPLIT, HISTORY, RUN):
+    for name in (CHECKPOINT, WEIGHTS, SPLIT, HISTORY, EVIDENCE, RUN):
         (out / name).unlink(missing_ok=True)

@@ -42,7 +42,8 @@ def train(task: Task, out: Path | None, progress: Progress) -> Position:
     groups = param_groups(task.module, task.recipe)
     decay = task.options.weight_decay
     optimizer = torch.optim.AdamW(
-        [{"params": list(g.parameters), "lr": g.lr, "weight_decay": decay if g.decays else 0.0} for g in groups]
+        [{"params": list(g.parameters), "lr": g.lr, "weight_decay": decay if g.decays else 0.0} for g in groups],
+        fused=True,
     )
     position = restore_state(task, optimizer, out / STATE) if out else Position((), 0, {})
     average = None

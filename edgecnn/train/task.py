@@ -100,7 +100,7 @@ def task_of(data: Dataset, options: TrainOptions, start: Start, cache: Path, pro
     net: nn.Module = module
     if half:
         sources = list(
-            computed_once(half, sources, options, recipe, cache / _key(half, start, options, data), progress)
+            computed_once(half, sources, options, recipe, cache / key_of(half, start, options, data), progress)
         )
         net = half.tail
     train, val = sources
@@ -158,7 +158,7 @@ def _settle_recipe(images: int, options: TrainOptions, built: Built) -> tuple[Re
     return from_scratch(recipe) if random else recipe, "asked for"
 
 
-def _key(half: Cut, start: Start, options: TrainOptions, data: Dataset) -> str:
+def key_of(half: Cut, start: Start, options: TrainOptions, data: Dataset) -> str:
     """What the stored values depend on: images, preprocessing, augmentation, and every number before the cut."""
     images = [[(item.sha256, item.label) for item in ordered(items)] for items in (data.train, data.val)]
     about = (images, start.preprocess.model_dump_json(), options.augment, options.seed, half.name, str(half.module))

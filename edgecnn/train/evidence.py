@@ -1,0 +1,328 @@
+"""Which recipe suits these images, by trying them: within a time box, on training and validation images alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Frozen, parse, write_atomically
+from edgecnn.checkpoint import Recipe, RecipeName
+from edgecnn.data import Dataset, Item
+from edgecnn.models import EMBEDDED
+from edgecnn.train.folder import EVIDENCE, STATE
+from edgecnn.train.loop import train
+from edgecnn.train.options import TrainOptions
+from edgecnn.train.progress import Progress, Silent
+from edgecnn.train.sources import Source, pixel_source, prepared, subset
+from edgecnn.train.state import Epoch
+from edgecnn.train.task import Start, Task, computed_once, cut_for, key_of, ordered
+from edgecnn.transfer import EMBEDDED_RECIPE, RECIPES
+
+CANDIDATES: tuple[RecipeName, ...] = ("head", "last", "all", "progressive", "scratch")
+"""In the order in which they are tried: cheap ones first. `scratch` is there to see negative transfer."""
+
+_MOST = 1_000
+"""Images that are compared on at most."""
+_FOLDS = 3
+_SHORTEST = 3
+"""Epochs below which a short run says nothing."""
+
+Build = Callable[[Recipe], Start]
+"""A fresh network with its weights for one trial."""
+
+
+class Trial(Frozen):
+    """One recipe, tried."""
+
+    recipe: RecipeName
+    folds: int
+    epochs: int
+    """That a fold was given; early stopping may have ended it before."""
+    full_epochs: int
+    """That the recipe takes when it is chosen."""
+    balanced: float
+    """Mean recall of the classes on held-out images, of the best epoch, averaged over the folds."""
+    spread: float
+    """Standard deviation of that over the folds; 0 with one."""
+    top1: float
+    loss: float
+    """Cross-entropy on held-out images, of the best epoch."""
+    minutes: float
+    history: tuple[Epoch, ...]
+    """Of the first fold."""
+
+
+class Evidence(Frozen):
+    """What was tried, what was chosen, and why."""
+
+    images: int
+    folds: int
+    trials: tuple[Trial, ...]
+    chosen: RecipeName
+    reason: str
+    symptoms: tuple[str, ...]
+    """Of negative transfer and other trouble, where seen."""
+    minutes: float
+    limit_minutes: float
+
+
+def gather(
+    data: Dataset, options: TrainOptions, build: Build, cache: Path, out: Path | None, progress: Progress
+) -> tuple[Evidence, Recipe]:
+    """Try every recipe on the training and validation images and choose the best; the test split is never read.
+
+    The same epochs for all that the time box allows: in full and in three folds where it does, else one fold, else
+    shorter runs. `out` keeps finished trials, so that a killed run goes on with the next. The head is trained on
+    features computed once, partial recipes on activations computed once.
+    """
+    file = out / EVIDENCE if out else None
+    recipes = _recipes(options)
+    if file and file.is_file():
+        found = parse(Evidence, file.read_bytes(), str(file))
+        return found, recipes[found.chosen]
+    started = time.monotonic()
+    lab = _Lab(data, options, build, cache, progress)
+    plan = _plan(lab, recipes)
+    trials = [_tried(lab, recipes[name], *plan[name], out) for name in plan]
+    evidence = _judge(lab, trials, (time.monotonic() - started) / 60)
+    if file:
+        write_atomically(file, evidence.model_dump_json(indent=1) + "\n")
+    return evidence, recipes[evidence.chosen]
+
+
+def symptoms(trials: Sequence[Trial]) -> tuple[str, ...]:
+    """What the trials show of trouble: negative transfer, a plateau, overfitting."""
+    found = []
+    scratch = next((trial for trial in trials if trial.recipe == "scratch"), None)
+    transferred = [trial for trial in trials if trial.recipe != "scratch"]
+    if scratch and transferred:
+        best = min(transferred, key=lambda trial: trial.loss)
+        if best.loss > scratch.loss:
+            found.append(
+                f"negative transfer: validation loss {best.loss:.3f} with the pretrained weights ({best.recipe}) is "
+                f"above {scratch.loss:.3f} from scratch: the weights' domain is far from these images; train from "
+                "scratch (--recipe scratch) or take other weights"
+            )
+    for trial in transferred:
+        losses = [row.val_loss for row in trial.history]
+        half = len(losses) // 2
+        if half < 3:
+            continue
+        gained = min(losses[:half]) - min(losses[half:])
+        if gained < 0.01 * min(losses[:half]) and trial.balanced < 0.8:
+            found.append(
+                f"plateau: {trial.recipe}'s validation loss did not fall by 1 % in the second half of its epochs "
+                f"(mean recall {trial.balanced:.0%}): train more stages, or look at the labels"
+            )
+        fell = trial.history[-1].train_loss < 0.8 * trial.history[half].train_loss
+        if losses[-1] > 1.25 * min(losses) and fell:
+            found.append(
+                f"overfitting: {trial.recipe}'s validation loss rose to {losses[-1]:.3f} from {min(losses):.3f} while "
+                "the training loss fell: freeze more, augment more, or add images"
+            )
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Lab:
+    """What all trials share."""
+
+    data: Dataset
+    options: TrainOptions
+    build: Build
+    cache: Path
+    progress: Progress
+
+    @property
+    def items(self) -> list[Item]:
+        """Training and validation images, at most so many, the classes in proportion."""
+        every = ordered((*self.data.train, *self.data.val))
+        rows = _spread([item.label for item in every])
+        return [every[row] for row in np.sort(rows[:_MOST])]
+
+
+def _recipes(options: TrainOptions) -> dict[RecipeName, Recipe]:
+    names: tuple[RecipeName, ...] = ("scratch",) if options.weights == "none" else CANDIDATES
+    found = {name: RECIPES[name] for name in names}
+    if options.model in EMBEDDED and "all" in found:
+        found["all"] = EMBEDDED_RECIPE
+    return {name: _given(recipe, options) for name, recipe in found.items()}
+
+
+def _given(recipe: Recipe, options: TrainOptions) -> Recipe:
+    given: dict[str, Any] = {"decay_by": options.decay_by}
+    if options.epochs:
+        given["epochs"] = options.epochs
+    if options.decay:
+        given["decay"] = options.decay
+    return recipe.model_copy(update=given)
+
+
+def _plan(lab: _Lab, recipes: dict[RecipeName, Recipe]) -> dict[RecipeName, tuple[int, int]]:
+    """(folds, epochs) of each recipe that is tried, by a probe of what an epoch takes."""
+    probes = {name: _probe(lab, recipe) for name, recipe in recipes.items()}
+    limit = 60 * lab.options.minutes
+    names = list(recipes)
+
+    def cost(folds: int, share: float) -> float:
+        epochs = {name: max(_SHORTEST, round(share * recipes[name].epochs)) for name in names}
+        return sum(probes[name][0] + folds * epochs[name] * probes[name][1] for name in names)
+
+    for dropped in ("progressive", "scratch", ""):
+        for folds, share in ((_FOLDS, 1.0), (1, 1.0), (1, 0.5), (1, 0.25), (1, 0.0)):
+            if cost(folds, share) <= limit:
+                lab.progress.text(
+                    f"comparing {', '.join(names)}: {folds} fold{'s' * (folds > 1)}, {share:.0%} of their epochs "
+                    f"(at least {_SHORTEST}), about {cost(folds, share) / 60:.1f} of {limit / 60:.0f} min"
+                )
+                return {name: (folds, max(_SHORTEST, round(share * recipes[name].epochs))) for name in names}
+        if dropped in names:
+            names.remove(dropped)
+            lab.progress.text(f"{dropped} is not tried: {limit / 60:g} min are too few for it (--minutes)")
+    lab.progress.text(f"{limit / 60:g} min are too few to compare all: the head alone is tried, and what fits")
+    cheapest = min(names, key=lambda name: probes[name][1])
+    return {cheapest: (1, recipes[cheapest].epochs)}
+
+
+def _probe(lab: _Lab, recipe: Recipe) -> tuple[float, float]:
+    """Seconds for what is computed once, and for an epoch of one fold, from an epoch over a few batches."""
+    start = lab.build(recipe.model_copy(update={"epochs": 1, "thaw_by": 0.0}))
+    pixels = _pixels(lab, start, lab.items)
+    few = _spread(pixels.labels.tolist())[: 2 * lab.options.batch]
+    began = time.monotonic()
+    net, rows, _ = _inputs(lab, start, subset(pixels, few), None)
+    once = 0.0 if net is start.built.module else (time.monotonic() - began) * len(pixels.labels) / len(few)
+    task = _task(lab, start, net, rows, subset(rows, np.arange(min(8, len(few)))))
+    row = train(task, None, Silent()).history[0]
+    views = 2 if recipe.name == "head" else 5  # with the one without augmentation
+    return views * once, row.seconds * len(pixels.labels) * (1 - 1 / _FOLDS) / len(few)
+
+
+def _tried(lab: _Lab, recipe: Recipe, folds: int, epochs: int, out: Path | None) -> Trial:
+    """One recipe in its folds; read back where an earlier process had finished it."""
+    stored = out / STATE / f"trial-{recipe.name}.json" if out else None
+    if stored and stored.is_file():
+        return Trial.model_validate_json(stored.read_bytes())
+    started, histories, bests = time.monotonic(), [], []
+    for fold in range(folds):
+        lab.progress.text(f"trying {recipe.name}, fold {fold + 1} of {folds}")
+        start = lab.build(recipe.model_copy(update={"epochs": epochs}))
+        pixels = _pixels(lab, start, lab.items)
+        net, train_on, val_on = _inputs(lab, start, pixels, lab.cache)
+        learn, hold = _fold(pixels.labels.tolist(), fold)
+        position = train(
+            _task(lab, start, net, subset(train_on, learn), subset(val_on, hold)), None, _Quiet(lab.progress)
+        )
+        histories.append(position.history)
+        bests.append(position.history[position.best_epoch - 1])
+    trial = Trial(
+        recipe=recipe.name,
+        folds=folds,
+        epochs=epochs,
+        full_epochs=recipe.epochs,
+        balanced=float(np.mean([best.val_balanced for best in bests])),
+        spread=float(np.std([best.val_balanced for best in bests])),
+        top1=float(np.mean([best.val_top1 for best in bests])),
+        loss=float(np.mean([best.val_loss for best in bests])),
+        minutes=(time.monotonic() - started) / 60,
+        history=histories[0],
+    )
+    if stored:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(stored, trial.model_dump_json())
+    return trial
+
+
+def _judge(lab: _Lab, trials: Sequence[Trial], minutes: float) -> Evidence:
+    best = max(trials, key=lambda trial: (round(trial.balanced, 3), -trial.loss))
+    short = "" if best.epochs >= best.full_epochs else f" after {best.epochs} of {best.full_epochs} epochs"
+    others = ", ".join(f"{trial.recipe} {trial.balanced:.1%}" for trial in trials if trial is not best)
+    reason = f"mean recall {best.balanced:.1%}{short} on held-out images"
+    return Evidence(
+        images=len(lab.items),
+        folds=best.folds,
+        trials=tuple(trials),
+        chosen=best.recipe,
+        reason=f"{reason}; {others}" if others else reason,
+        symptoms=symptoms(trials),
+        minutes=minutes,
+        limit_minutes=lab.options.minutes,
+    )
+
+
+def _pixels(lab: _Lab, start: Start, items: Sequence[Item]) -> Source:
+    pixels = prepared(items, start.preprocess, lab.cache, lab.progress)
+    return pixel_source(pixels, [item.label for item in items], start.preprocess, start.device, lab.options)
+
+
+def _inputs(lab: _Lab, start: Start, pixels: Source, cache: Path | None) -> tuple[torch.nn.Module, Source, Source]:
+    """What is trained, its inputs with augmentation, and without."""
+    module, options = start.built.module, lab.options
+    half = (
+        None
+        if options.views == 0 or (cache is None and start.recipe.thaw_by)
+        else cut_for(module, start.recipe, pixels)
+    )
+    if half is None:
+        return module, pixels, pixels
+    if cache is None:  # a probe: what is computed once is not part of an epoch
+        given = half.front(pixels.batch(np.arange(len(pixels.labels)), None))
+        rows = Source(pixels.labels, lambda positions, epoch: given[torch.from_numpy(positions)])
+        return half.tail, rows, rows
+    everything = replace(lab.data, train=tuple(lab.items), val=())
+    folder = cache / key_of(half, start, options, everything)
+    return half.tail, *computed_once(half, (pixels, pixels), options, start.recipe, folder, lab.progress)
+
+
+def _task(lab: _Lab, start: Start, net: torch.nn.Module, train_on: Source, val_on: Source) -> Task:
+    options, built = lab.options, start.built
+    classes = len(lab.data.classes)
+    return Task(built.module, net, start.recipe, options, classes, train_on, val_on, built.weights, start.fabric)
+
+
+def _fold(labels: Sequence[int], fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to learn from and to hold out: every third image of each class, by content."""
+    held = np.zeros(len(labels), bool)
+    for label in set(labels):
+        held[np.flatnonzero(np.array(labels) == label)[fold::_FOLDS]] = True
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def _spread(labels: Sequence[int]) -> NDArray[np.int64]:
+    """All positions, ordered so that any beginning holds the classes in proportion, and each at least once."""
+    values = np.array(labels)
+    place = np.zeros(len(values))
+    for label in set(labels):
+        rows = np.flatnonzero(values == label)
+        place[rows] = np.arange(len(rows)) / len(rows)
+    return np.argsort(place, kind="stable")
+
+
+class _Quiet:
+    """A bar without a line an epoch."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def start(self, total: int, text: str) -> None:
+        self._progress.start(total, text)
+
+    def advance(self, steps: int = 1, status: str = "") -> None:
+        self._progress.advance(steps, status)
+
+    def text(self, text: str) -> None:
+        del text
+
+
+def read_evidence(folder: Path) -> Evidence | None:
+    """What a run's recipe was chosen from; None where it was not chosen so."""
+    file = folder / EVIDENCE
+    return Evidence.model_validate(json.loads(file.read_bytes()), strict=False) if file.is_file() else None
