@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edgecnn.data import Dataset, load_folder
+from tests.training import write_images
+
 
 def encode(pixels: np.ndarray, image_format: str = "PNG", **options: object) -> bytes:
     """An image file in memory."""
@@ -36,3 +39,11 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"no real images at {folder} (set EDGECNN_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """36 small squares of three classes."""
+    root = tmp_path_factory.mktemp("images")
+    write_images(root)
+    return load_folder(root)

@@ -8,14 +8,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from PIL import Image
 
 import edgecnn.train.loop
 import edgecnn.train.task
@@ -26,58 +24,12 @@ from edgecnn.errors import UserError
 from edgecnn.models import build, load_module
 from edgecnn.train import TrainOptions, augment, class_weights, fine_tune, lr_scale, prepared
 from edgecnn.transfer import RECIPES
-
-CLASSES = ("dark", "light", "striped")
-
-
-def write_images(root: Path, counts: Sequence[int] = (12, 12, 12)) -> None:
-    """Small grey squares: dark, light, or striped."""
-    rng = np.random.default_rng(0)
-    for name, count in zip(CLASSES, counts, strict=True):
-        (root / name).mkdir(parents=True)
-        for number in range(count):
-            pixels = rng.normal({"dark": 60, "light": 190, "striped": 120}[name], 12, (40, 40, 3))
-            if name == "striped":
-                pixels[:, ::4] += 90
-            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(root / name / f"{number}.png")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    root = tmp_path_factory.mktemp("images")
-    write_images(root)
-    return load_folder(root)
+from tests.training import CLASSES, Recorder, options, weights_hash
 
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
-
-
-def options(**changes: object) -> TrainOptions:
-    values = {"model": "timm:mobilenetv2_035", "weights": "none", "size": 32, "epochs": 3, "batch": 12, "device": "cpu"}
-    return TrainOptions.model_validate({**values, **changes})
-
-
-def weights_hash(folder: Path) -> str:
-    return read_checkpoint(folder).files["weights.safetensors"]
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.parts: list[tuple[int, str]] = []
-        self.done = 0
-        self.lines: list[str] = []
-
-    def start(self, total: int, text: str) -> None:
-        self.parts.append((total, text))
-        self.done = 0
-
-    def advance(self, steps: int = 1, status: str = "") -> None:
-        self.done += steps
-
-    def text(self, text: str) -> None:
-        self.lines.append(text)
 
 
 @pytest.mark.parametrize("recipe", ["head", "last", "all"])

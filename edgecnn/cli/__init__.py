@@ -5,41 +5,20 @@ from __future__ import annotations
 import json
 import sys
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgecnn import __version__
-from edgecnn.cli.extras import need_training
-from edgecnn.cli.options import (
-    Batch,
-    BudgetText,
-    BundleFolder,
-    Data,
-    Epochs,
-    Fit,
-    Good,
-    Json,
-    LearningRate,
-    MinPerClass,
-    Model,
-    RecipeOption,
-    Restart,
-    Samples,
-    Seed,
-    Size,
-    Skip,
-    TargetName,
-    Weights,
-)
+from edgecnn.cli import explain
+from edgecnn.cli.extras import is_first_process, need_training
+from edgecnn.cli.options import BudgetText, BundleFolder, Data, Json, Samples, TargetName
+from edgecnn.cli.training import fine_tune_from, takes_training
 from edgecnn.errors import MissingExtra, UserError
 
 if TYPE_CHECKING:
     from edgecnn.artifact import Bundle
-    from edgecnn.checkpoint import Checkpoint
-    from edgecnn.train import TrainOptions
 
 app = typer.Typer(
     name="edgecnn",
@@ -53,6 +32,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+explain.register(app)
 
 
 def main() -> None:
@@ -92,28 +74,20 @@ def demo_data(
 @app.command(
     epilog="Example: edgecnn finetune parts/ --model mobilenetv2_100 --weights weights.safetensors --out runs/parts"
 )
+@takes_training
 def finetune(
     data: Data,
     out: Annotated[Path, typer.Option(help="Run folder; a run that was cut off there is taken up again.")],
-    model: Model = "mobilenetv2_100",
-    weights: Weights = None,
-    recipe: RecipeOption = "auto",
-    size: Size = None,
-    fit: Fit = "stretch",
-    epochs: Epochs = None,
-    batch: Batch = 32,
-    lr: LearningRate = None,
-    seed: Seed = 0,
-    good: Good = None,
-    skip_unreadable: Skip = False,
-    min_per_class: MinPerClass = 5,
-    restart: Restart = False,
     as_json: Json = False,
+    **training: Any,
 ) -> None:
-    """Fine-tune a network on a folder of labelled images."""
-    options = _options(model, weights, recipe, size, fit, epochs, batch, lr, seed)
-    reading = {"seed": seed, "good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
-    checkpoint = _fine_tune(data, out, options, reading, restart)
+    """Fine-tune a network on a folder of labelled images.
+
+    Several processes: torchrun --nproc-per-node 2 -m edgecnn finetune …
+    """
+    checkpoint = fine_tune_from(data, out, training)
+    if not is_first_process():
+        return
     if as_json:
         print(checkpoint.model_dump_json(indent=1))
         return
@@ -212,26 +186,15 @@ def bench(
 @app.command(
     epilog="Example: edgecnn run parts/ --model mobilenet_v2 --weights weights.safetensors --target desktop-cpu"
 )
+@takes_training
 def run(
     data: Data,
     target: TargetName = "desktop-cpu",
     out: Annotated[Path | None, typer.Option(help="Default: runs/<data folder>-<model>-<target>.")] = None,
-    model: Model = "mobilenetv2_100",
-    weights: Weights = None,
-    recipe: RecipeOption = "auto",
-    size: Size = None,
-    fit: Fit = "stretch",
-    epochs: Epochs = None,
-    batch: Batch = 32,
-    lr: LearningRate = None,
-    seed: Seed = 0,
-    good: Good = None,
-    skip_unreadable: Skip = False,
-    min_per_class: MinPerClass = 5,
     budget: BudgetText = None,
     samples: Samples = None,
-    restart: Restart = False,
     as_json: Json = False,
+    **training: Any,
 ) -> None:
     """Fine-tune, export, verify, bench, choose, report. Stages that are done are not done again."""
     from edgecnn.bench import overall
@@ -243,11 +206,9 @@ def run(
     profile = load_target(target)
     if budget:
         profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
-    folder = out or Path("runs") / f"{data.resolve().name}-{model.rpartition(':')[2]}-{profile.name}"
-    options = _options(model, weights, recipe, size, fit, epochs, batch, lr, seed)
-    reading = {"seed": seed, "good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
-    _fine_tune(data, folder / "train", options, reading, restart)
-    if restart:
+    folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
+    fine_tune_from(data, folder / "train", training)
+    if training["restart"]:
         remove_results(folder)
     export_once(folder / "train", profile, folder / "bundle", say, data)
     rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, say)
@@ -301,42 +262,6 @@ def doctor(as_json: Json = False) -> None:
     else:
         console().print(findings(lines(diagnosis)))
     raise typer.Exit(diagnosis.exit_code)
-
-
-def _options(
-    model: str,
-    weights: str | None,
-    recipe: str,
-    size: int | None,
-    fit: str,
-    epochs: int | None,
-    batch: int,
-    lr: float | None,
-    seed: int,
-) -> TrainOptions:
-    need_training()
-    from edgecnn.artifact import checked
-    from edgecnn.train import TrainOptions
-
-    asked = {"model": model, "weights": weights, "recipe": recipe, "size": size, "fit": fit, "epochs": epochs}
-    return checked(TrainOptions, {**asked, "batch": batch, "lr": lr, "seed": seed}, "options")
-
-
-def _fine_tune(data: Path, out: Path, options: TrainOptions, reading: Mapping[str, Any], restart: bool) -> Checkpoint:
-    from edgecnn.cli.show import progress_bar, say
-    from edgecnn.data import load_folder
-    from edgecnn.train import fine_tune
-
-    with progress_bar() as bar:
-        bar.start(1, f"reading {data}")
-        dataset = load_folder(data, progress=bar.count, **reading)
-        for problem in dataset.problems:
-            say(f"left out: {problem.name}: {problem.reason}")
-        checkpoint = fine_tune(dataset, options, out, bar, restart=restart)
-    for word, names in (("new", checkpoint.leftovers.missing), ("dropped", checkpoint.leftovers.unexpected)):
-        if names:
-            say(f"weights: {len(names)} tensors {word}: {', '.join(names[:4])}{', …' if len(names) > 4 else ''}")
-    return checkpoint
 
 
 def _complete(bundle: Bundle) -> bool:

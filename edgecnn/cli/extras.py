@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 from edgecnn.errors import MissingExtra
 
@@ -17,3 +18,8 @@ def need(extra: str, *libraries: str) -> None:
     for library in libraries:
         if importlib.util.find_spec(library) is None:
             raise MissingExtra(library, extra)
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for all those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"

@@ -20,14 +20,8 @@ Weights = Annotated[
     str | None,
     typer.Option(help="hub, none (random), or a .safetensors/.pth file. Default: hub; embedded for our own backbone."),
 ]
-RecipeOption = Annotated[
-    str, typer.Option("--recipe", help="auto, head, last, all, or none (weights and head as they are).")
-]
 Size = Annotated[int | None, typer.Option(help="Input size in pixels. Default: the network's own.")]
 Fit = Annotated[str, typer.Option(help="stretch the whole image, or center-crop.")]
-Epochs = Annotated[int | None, typer.Option(help="Default: the recipe's.")]
-Batch = Annotated[int, typer.Option(help="Images in a training step.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Peak rate of the head. Default: the recipe's.")]
 Seed = Annotated[int, typer.Option(help="Of the split and the training.")]
 Good = Annotated[str | None, typer.Option(help="Class of parts without a defect; none. Default: guessed by name.")]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable images out instead of stopping.")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,14 +15,18 @@ from rich.table import Table
 from edgecnn.artifact import Bundle, Check
 from edgecnn.parity import Verified
 
+if TYPE_CHECKING:
+    from edgecnn.train import Evidence
+
 OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow", "SKIPPED": "dim"}
 _NARROWEST = 150
 """Columns where stdout is not a terminal: tables in logs are not folded to 80."""
 
 
-def console() -> Console:
-    """stdout."""
-    return Console(width=None if sys.stdout.isatty() else _NARROWEST, highlight=False)
+def console(stderr: bool = False) -> Console:
+    """stdout, or stderr."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(width=None if terminal else _NARROWEST, highlight=False, stderr=stderr)
 
 
 def say(text: str) -> None:
@@ -80,6 +84,25 @@ def variants(bundle: Bundle) -> Table:
         table.add_row(artifact.variant, size, *_check_cells(artifact.check), layers, "[green]yes[/]")
     for left in bundle.left_out:
         table.add_row(left.variant, "–", *_check_cells(left.check), "–", "[red]no[/]")
+    return table
+
+
+def tried(evidence: Evidence) -> Table:
+    """One row a recipe that was compared on the data; the chosen one is marked."""
+    title = f"{evidence.images} images, held-out folds; {evidence.minutes:.1f} of {evidence.limit_minutes:g} min"
+    columns = ("recipe", "folds", "epochs", "mean recall, %", "top-1, %", "loss", "minutes")
+    table = _table(*columns, title=title)
+    for trial in evidence.trials:
+        spread = f" ± {100 * trial.spread:.1f}" if trial.folds > 1 else ""
+        table.add_row(
+            f"{trial.recipe} ←" if trial.recipe == evidence.chosen else trial.recipe,
+            str(trial.folds),
+            f"{trial.epochs} of {trial.full_epochs}",
+            f"{100 * trial.balanced:.1f}{spread}",
+            f"{100 * trial.top1:.1f}",
+            f"{trial.loss:.3f}",
+            f"{trial.minutes:.1f}",
+        )
     return table
 
 

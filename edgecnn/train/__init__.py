@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from edgecnn.artifact import sha256_of_file, write_atomically
-from edgecnn.checkpoint import SPLIT, WEIGHTS, Checkpoint, Metrics, Recipe, write_checkpoint
+from edgecnn.checkpoint import SPLIT, WEIGHTS, Checkpoint, Metrics, Recipe, read_checkpoint, write_checkpoint
 from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset, save_split, split_hashes
 from edgecnn.errors import UserError
@@ -66,18 +66,19 @@ def fine_tune(
     Raises UserError: `out` holds another run or other files (`restart` replaces a run), an image changed, no
     validation images, a loss that is not finite, and what `build` raises.
     """
-    progress = progress or Silent()
     _refuse_unfit(data, options)
-    identity = identity_of(data, options)
-    finished = open_folder(out, identity, restart)
-    if finished:
-        return finished
     device = usable_device(options.device)
     fabric = launch(device, options)
+    first = fabric.is_global_zero
+    progress = progress if progress and first else Silent()
+    identity = identity_of(data, options)
+    finished = open_folder(out, identity, restart) if first else None
+    if fabric.broadcast(finished is not None):
+        return finished or read_checkpoint(out)
     with deterministic(device):
         start = start_of(data, options, fabric)
         # Not before the network is built: a wrong weights file leaves nothing behind.
-        if fabric.is_global_zero:
+        if first:
             write_atomically(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
         if options.recipe == "auto" and options.minutes and fabric.world_size == 1:
             start = _by_evidence(data, options, start, cache or out / CACHE, out, progress)
@@ -85,7 +86,10 @@ def fine_tune(
         position = train(task, out, progress) if start.recipe.name != "none" else Position((), 0, {})
         task.module.load_state_dict(position.best, strict=False)
         metrics = metrics_of(task, position)
-    return _finish(data, options, start, metrics, out)
+    if first:
+        _finish(data, options, start, metrics, out)
+    fabric.barrier()
+    return read_checkpoint(out)
 
 
 def _by_evidence(
@@ -112,7 +116,7 @@ def _refuse_unfit(data: Dataset, options: TrainOptions) -> None:
         raise UserError(f"{data.root}: no validation images: early stopping needs some; add images or a val/ folder")
 
 
-def _finish(data: Dataset, options: TrainOptions, start: Start, metrics: Metrics, out: Path) -> Checkpoint:
+def _finish(data: Dataset, options: TrainOptions, start: Start, metrics: Metrics, out: Path) -> None:
     built = start.built
     module = built.module.to("cpu").to(memory_format=torch.contiguous_format).eval()
     write_atomically(out / WEIGHTS, save_module(module))
@@ -138,7 +142,6 @@ def _finish(data: Dataset, options: TrainOptions, start: Start, metrics: Metrics
     )
     write_checkpoint(out, checkpoint)
     remove_working_files(out)
-    return checkpoint
 
 
 def _describe(device: torch.device) -> str:

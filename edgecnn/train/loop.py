@@ -109,8 +109,8 @@ def lr_scale(step: int, steps: int, warmup: int) -> float:
 def one_cycle(step: int, steps: int) -> tuple[float, float]:
     """Share of the peak rate and first momentum at `step` (from 0) of `steps`: from 1/25 up over the first 30 %, then
     down to 1/10,000 of that, both as half cosines; the momentum goes from 0.95 to 0.85 and back."""
-    rise = max(1.0, 0.3 * steps)
-    done = step / rise if step < rise else (step - rise) / max(1.0, steps - rise)
+    rise = max(1.0, 0.3 * steps - 1)
+    done = step / rise if step < rise else (step - rise) / max(1.0, steps - 1 - rise)
     along = 0.5 * (1 - math.cos(math.pi * min(1.0, done)))
     if step < rise:
         return 0.04 + 0.96 * along, 0.95 - 0.10 * along

@@ -1,0 +1,136 @@
+"""What computing the frozen part once saves: recipes head and last against the plain loop, side by side in one run.
+
+    python benchmarks/frozen.py --shared SHARED --work WORK
+    python benchmarks/frozen.py --table            # the stored rows as Markdown
+
+SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with ImageNet weights at 224×224 on some of the
+magnetic tiles, 25 epochs each. The plain loop runs the whole network over augmented images in every epoch, the frozen
+layers without gradients; it is this package's own loop with --views 0. Both sides read pixels that were prepared
+beforehand, so neither pays for decoding. They take turns, epoch by epoch of the plain one being too long to interleave
+closer: once, plain, once. Time is the whole run's, with what is computed once and the validation after each epoch.
+Rows are appended to benchmarks/results/frozen.jsonl.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shutil
+import statistics
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgecnn.bench.host import fingerprint
+from edgecnn.data import Dataset, load_folder
+from edgecnn.models import Deployed, load_module
+from edgecnn.train import TrainOptions, fine_tune, prepared
+from edgecnn.train.progress import Silent
+
+RESULTS = Path(__file__).parent / "results" / "frozen.jsonl"
+EPOCHS, SIZE, EVERY = 25, 224, 4
+"""Every fourth training and validation image: the plain loop takes minutes as it is."""
+
+
+def main() -> None:
+    """Measure, print and append; or print the table."""
+    arguments = _arguments()
+    if arguments.table:
+        print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
+        return
+    whole = load_folder(arguments.shared / "data" / "defect_magnetic_tile" / "images")
+    data = dataclasses.replace(whole, train=whole.train[::EVERY], val=whole.val[::EVERY])
+    weights = arguments.shared / "weights" / "mobilenet_v2" / "mobilenet_v2.safetensors"
+    for recipe in ("head", "last"):
+        for turn, side in enumerate(("once", "plain", "once")):
+            row = measure(data, weights, recipe, side, arguments.work)
+            line = json.dumps({**row, "turn": turn})
+            print(line, flush=True)
+            RESULTS.parent.mkdir(parents=True, exist_ok=True)
+            with RESULTS.open("a") as stream:
+                stream.write(line + "\n")
+
+
+def measure(data: Dataset, weights: Path, recipe: str, side: str, work: Path) -> dict[str, Any]:
+    """One run."""
+    options = TrainOptions(
+        model="torchvision:mobilenet_v2",
+        weights=str(weights),
+        recipe=recipe,  # type: ignore[arg-type]
+        epochs=EPOCHS,
+        patience=EPOCHS,
+        size=SIZE,
+        views=0 if side == "plain" else None,
+    )
+    out, cache = work / "run", work / "cache"
+    for split in ("train", "val"):  # nobody pays for decoding
+        fine = sorted(data.split(split), key=lambda item: (item.sha256, item.label, item.name))
+        prepared(fine, _preprocess(), cache, Silent())
+    for folder in (out, *(path for path in cache.iterdir() if path.is_dir())):
+        shutil.rmtree(folder, ignore_errors=True)
+    started = time.monotonic()
+    checkpoint = fine_tune(data, options, out, Silent(), cache=cache)
+    seconds = time.monotonic() - started
+    items = sorted(data.test, key=lambda item: item.sha256)
+    pixels = prepared(items, checkpoint.preprocess, cache, Silent())
+    deployed = Deployed(load_module(out)[1], checkpoint.preprocess)
+    with torch.no_grad():
+        parts = np.array_split(np.arange(len(items)), len(items) // 32)
+        decided = np.concatenate([deployed(torch.from_numpy(np.array(pixels[p]))).argmax(1).numpy() for p in parts])
+    return {
+        "recipe": recipe,
+        "side": side,
+        "seconds": round(seconds, 2),
+        "epochs": checkpoint.metrics.epochs,
+        "train": len(data.train),
+        "val": len(data.val),
+        "test": len(items),
+        "right": int((decided == np.array([item.label for item in items])).sum()),
+        "val_balanced": checkpoint.metrics.val_balanced,
+        "size": SIZE,
+        "threads": torch.get_num_threads(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "host": fingerprint().model_dump(mode="json"),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Markdown: median seconds of both sides, their ratio, and test images decided rightly."""
+    lines = [
+        "| recipe | plain loop, s | computed once, s | ratio | right, plain | right, once |",
+        "|---|---|---|---|---|---|",
+    ]
+    for recipe in ("head", "last"):
+        sides = {
+            side: [row for row in rows if (row["recipe"], row["side"]) == (recipe, side)] for side in ("plain", "once")
+        }
+        plain, once = (statistics.median(row["seconds"] for row in sides[side]) for side in ("plain", "once"))
+        right = [f"{sides[side][-1]['right']} of {sides[side][-1]['test']}" for side in ("plain", "once")]
+        lines.append(f"| {recipe} | {plain:.0f} | {once:.1f} | {plain / once:.1f} × | {right[0]} | {right[1]} |")
+    return "\n".join(lines)
+
+
+def _preprocess() -> Any:
+    from edgecnn.models import build
+
+    return build("torchvision:mobilenet_v2", 2, "none", size=SIZE).preprocess
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, help="folder with data/ and weights/")
+    parser.add_argument("--work", type=Path, help="folder for runs; overwritten")
+    parser.add_argument("--table", action="store_true", help="print the stored rows")
+    arguments = parser.parse_args()
+    if not arguments.table and not (arguments.shared and arguments.work):
+        parser.error("--shared and --work are needed")
+    return arguments
+
+
+if __name__ == "__main__":
+    main()

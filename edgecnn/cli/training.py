@@ -1,0 +1,143 @@
+"""The options of training, which `finetune` and `run` take alike: one table of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecnn.cli.extras import need_training
+from edgecnn.cli.options import Fit, Good, MinPerClass, Model, Restart, Seed, Size, Skip, Weights
+
+if TYPE_CHECKING:
+    from edgecnn.checkpoint import Checkpoint
+    from edgecnn.train import Evidence, TrainOptions
+
+_READING: dict[str, tuple[Any, Any]] = {
+    "good": (Good, None),
+    "skip_unreadable": (Skip, False),
+    "min_per_class": (MinPerClass, 5),
+}
+"""How the images are read: option to type and default. `seed` counts here too."""
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "model": (Model, "mobilenetv2_100"),
+    "weights": (Weights, None),
+    "recipe": (
+        Annotated[
+            str,
+            typer.Option(
+                help="auto; head (A), last (B), all (C), progressive, scratch; or none (weights and head as they are)."
+            ),
+        ],
+        "auto",
+    ),
+    "minutes": (
+        Annotated[
+            float, typer.Option(help="Time box in which auto compares recipes on your images. 0: by a stated rule.")
+        ],
+        5.0,
+    ),
+    "size": (Size, None),
+    "fit": (Fit, "stretch"),
+    "epochs": (Annotated[int | None, typer.Option(help="Default: the recipe's.")], None),
+    "batch": (Annotated[int, typer.Option(help="Images in a step, over all processes.")], 32),
+    "lr": (Annotated[float | None, typer.Option(help="Peak rate of the head. Default: the recipe's.")], None),
+    "decay": (
+        Annotated[float | None, typer.Option(help="Rate of a stage relative to the next one. Default: the recipe's.")],
+        None,
+    ),
+    "decay_by": (Annotated[str, typer.Option(help="stage, or layer as timm numbers them.")], "stage"),
+    "schedule": (Annotated[str, typer.Option(help="cosine after a warm-up, or 1cycle.")], "cosine"),
+    "warmup": (Annotated[float, typer.Option(help="Epochs over which the rate rises (cosine).")], 1.0),
+    "weight_decay": (Annotated[float, typer.Option(help="AdamW's; none on biases and normalisation.")], 0.02),
+    "label_smoothing": (Annotated[float, typer.Option(help="0: off.")], 0.1),
+    "dropout": (
+        Annotated[float | None, typer.Option(help="Before the head. Default: as the network is built.")],
+        None,
+    ),
+    "augment": (Annotated[str, typer.Option(help="surface, natural (crops, colour), or none.")], "surface"),
+    "mixup": (Annotated[float, typer.Option(help="Alpha, such as 0.2. 0: off.")], 0.0),
+    "cutmix": (Annotated[float, typer.Option(help="Alpha, such as 1. 0: off.")], 0.0),
+    "ema": (Annotated[float | None, typer.Option(help="Average the weights, such as 0.99. Default: off.")], None),
+    "class_weights": (Annotated[str, typer.Option(help="sqrt, balanced or none, by class frequency.")], "sqrt"),
+    "batchnorm": (Annotated[str, typer.Option(help="train, or frozen also in trained stages.")], "train"),
+    "patience": (
+        Annotated[int | None, typer.Option(help="Epochs without gain that end it. Default: a third, at least 8.")],
+        None,
+    ),
+    "views": (
+        Annotated[
+            int | None, typer.Option(help="Augmented variants for which the frozen part is computed once. 0: none.")
+        ],
+        None,
+    ),
+    "disk_gib": (Annotated[float, typer.Option(help="Most that these take on disk.")], 4.0),
+    "precision": (Annotated[str, typer.Option(help="fp32 or bf16 (mixed; `edgecnn plan` measures both).")], "fp32"),
+    "device": (Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1.")], "auto"),
+    "tensorboard": (Annotated[bool, typer.Option("--tensorboard", help="Write curves for TensorBoard.")], False),
+    "seed": (Seed, 0),
+}
+"""Fields of `TrainOptions`: type and default. What is not named here is not a choice of the command line."""
+
+_RUN: dict[str, tuple[Any, Any]] = {
+    "cache": (
+        Annotated[Path | None, typer.Option(help="Keep prepared pixels and frozen activations here for later runs.")],
+        None,
+    ),
+    "restart": (Restart, False),
+}
+
+
+def takes_training(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb with `**training` the options of training, in place of that."""
+    signature = inspect.signature(command, eval_str=True)
+    own = [parameter for parameter in signature.parameters.values() if parameter.kind != inspect.Parameter.VAR_KEYWORD]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
+        for name, (annotation, default) in {**_OPTIONS, **_READING, **_RUN}.items()
+    ]
+
+    def verb(**given: Any) -> None:
+        command(**given)
+
+    verb.__name__, verb.__doc__ = command.__name__, command.__doc__
+    verb.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+    verb.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
+    return verb
+
+
+def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkpoint:
+    """Read the images and train on them as the command line says."""
+    from edgecnn.cli.show import console, progress_bar, say, tried
+    from edgecnn.data import load_folder
+    from edgecnn.train import fine_tune, read_evidence
+
+    options = _options_of(training)
+    reading = {name: training[name] for name in _READING}
+    with progress_bar() as bar:
+        bar.start(1, f"reading {data}")
+        dataset = load_folder(data, progress=bar.count, seed=training["seed"], **reading)
+        for problem in dataset.problems:
+            say(f"left out: {problem.name}: {problem.reason}")
+        checkpoint = fine_tune(dataset, options, out, bar, restart=training["restart"], cache=training["cache"])
+    for word, names in (("new", checkpoint.leftovers.missing), ("dropped", checkpoint.leftovers.unexpected)):
+        if names:
+            say(f"weights: {len(names)} tensors {word}: {', '.join(names[:4])}{', …' if len(names) > 4 else ''}")
+    evidence: Evidence | None = read_evidence(out)
+    if evidence:
+        console(stderr=True).print(tried(evidence))
+    return checkpoint
+
+
+def _options_of(training: Mapping[str, Any]) -> TrainOptions:
+    need_training()
+    from edgecnn.artifact import checked
+    from edgecnn.train import TrainOptions
+    from edgecnn.transfer import LETTERS
+
+    given = {name: training[name] for name in _OPTIONS}
+    return checked(TrainOptions, {**given, "recipe": LETTERS.get(given["recipe"], given["recipe"])}, "options")
