@@ -4,7 +4,8 @@
     python benchmarks/transfer.py --table          # the stored rows as Markdown
 
 SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with torchvision's ImageNet weights at 96×96, each
-recipe with its own number of epochs: small and short enough for the whole table to stay within four hours of two cores.
+recipe with its own number of epochs, from 500 images on fewer for those that train everything (SHORTER): small and
+short enough for the whole table to stay within four hours of two cores.
 full: every image. sweep: 100 and 1,000 images of NEU-DET. few: at most 50 labelled images a class, and `auto`
 with a time box. "Labelled images" are training and validation together, 4:1; the test split is always the whole one,
 and nothing is chosen by it. ImageNet's sample has 1.3 images a class: it is grouped into eight coarse ones by the
@@ -44,6 +45,8 @@ RECIPES = ("head", "last", "all", "progressive", "scratch")
 SIZE = 96
 SWEPT, COUNTS = "defect_neu_det", (100, 1000)  # 300 are its 50 a class
 FEW = 50
+MANY, SHORTER = 500, {"all": 8, "progressive": 8, "scratch": 12}
+"""From so many training images these recipes are given fewer epochs than their own."""
 AUTO_MINUTES = 6.0
 COARSE = {
     "fish": [(0, 6), (389, 397)],
@@ -85,6 +88,7 @@ def measure(shared: Path, work: Path, name: str, images: str, recipe: str) -> di
         recipe=recipe,  # type: ignore[arg-type]
         minutes=AUTO_MINUTES if recipe == "auto" else 0.0,
         size=SIZE,
+        epochs=SHORTER.get(recipe) if len(data.train) >= MANY else None,
         augment=augment,  # type: ignore[arg-type]
     )
     out = work / f"{name}-{images.replace(' ', '-')}-{recipe}"

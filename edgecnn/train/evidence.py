@@ -32,6 +32,10 @@ CANDIDATES: tuple[RecipeName, ...] = ("head", "last", "all", "progressive", "scr
 _MOST = 1_000
 """Images that are compared on at most."""
 _FOLDS = 3
+_WAYS = ((3, 1.0), (2, 1.0), (1, 1.0), (1, 0.5), (1, 0.25))
+"""Folds and share of the epochs, the best first."""
+_SHARE: dict[RecipeName, float] = {"head": 0.5, "last": 0.5, "all": 0.55, "progressive": 0.75, "scratch": 1.0}
+"""Of the time that is left when its turn comes."""
 _SHORTEST = 3
 """Epochs below which a short run says nothing."""
 
@@ -48,10 +52,8 @@ class Trial(Frozen):
     """That a fold was given; early stopping may have ended it before."""
     full_epochs: int
     """That the recipe takes when it is chosen."""
-    balanced: float
-    """Mean recall of the classes on held-out images, of the best epoch, averaged over the folds."""
-    spread: float
-    """Standard deviation of that over the folds; 0 with one."""
+    recalls: tuple[float, ...]
+    """Mean recall of the classes on the held-out images of each fold, of its best epoch."""
     top1: float
     loss: float
     """Cross-entropy on held-out images, of the best epoch."""
@@ -59,12 +61,21 @@ class Trial(Frozen):
     history: tuple[Epoch, ...]
     """Of the first fold."""
 
+    @property
+    def balanced(self) -> float:
+        """Mean recall over the folds."""
+        return float(np.mean(self.recalls))
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the folds; 0 with one."""
+        return float(np.std(self.recalls))
+
 
 class Evidence(Frozen):
     """What was tried, what was chosen, and why."""
 
     images: int
-    folds: int
     trials: tuple[Trial, ...]
     chosen: RecipeName
     reason: str
@@ -79,8 +90,7 @@ def gather(
 ) -> tuple[Evidence, Recipe]:
     """Try every recipe on the training and validation images and choose the best; the test split is never read.
 
-    The same epochs for all that the time box allows: in full and in three folds where it does, else one fold, else
-    shorter runs. `out` keeps finished trials, so that a killed run goes on with the next. The head is trained on
+    `out` keeps finished trials, so that a killed run goes on with the next. The head is trained on
     features computed once, partial recipes on activations computed once.
     """
     file = out / EVIDENCE if out else None
@@ -167,29 +177,30 @@ def _given(recipe: Recipe, options: TrainOptions) -> Recipe:
 
 
 def _plan(lab: _Lab, recipes: dict[RecipeName, Recipe]) -> dict[RecipeName, tuple[int, int]]:
-    """(folds, epochs) of each recipe that is tried, by a probe of what an epoch takes."""
-    probes = {name: _probe(lab, recipe) for name, recipe in recipes.items()}
-    limit = 60 * lab.options.minutes
-    names = list(recipes)
+    """(folds, epochs) of each recipe that is tried, by a probe of what an epoch takes.
 
-    def cost(folds: int, share: float) -> float:
-        epochs = {name: max(_SHORTEST, round(share * recipes[name].epochs)) for name in names}
-        return sum(probes[name][0] + folds * epochs[name] * probes[name][1] for name in names)
-
-    for dropped in ("progressive", "scratch", ""):
-        for folds, share in ((_FOLDS, 1.0), (1, 1.0), (1, 0.5), (1, 0.25), (1, 0.0)):
-            if cost(folds, share) <= limit:
-                lab.progress.text(
-                    f"comparing {', '.join(names)}: {folds} fold{'s' * (folds > 1)}, {share:.0%} of their epochs "
-                    f"(at least {_SHORTEST}), about {cost(folds, share) / 60:.1f} of {limit / 60:.0f} min"
-                )
-                return {name: (folds, max(_SHORTEST, round(share * recipes[name].epochs))) for name in names}
-        if dropped in names:
-            names.remove(dropped)
-            lab.progress.text(f"{dropped} is not tried: {limit / 60:g} min are too few for it (--minutes)")
-    lab.progress.text(f"{limit / 60:g} min are too few to compare all: the head alone is tried, and what fits")
-    cheapest = min(names, key=lambda name: probes[name][1])
-    return {cheapest: (1, recipes[cheapest].epochs)}
+    Cheap recipes first, each with the most folds and epochs that its share of the time left allows, so that what is
+    cheap is tried in full: a run cut short would speak for the recipe that learns fastest.
+    """
+    left = 60 * lab.options.minutes
+    plan: dict[RecipeName, tuple[int, int]] = {}
+    for name, recipe in recipes.items():
+        once, an_epoch = _probe(lab, recipe)
+        ways = [(folds, max(_SHORTEST, round(part * recipe.epochs))) for folds, part in _WAYS]
+        costs = [once + folds * epochs * an_epoch for folds, epochs in ways]
+        fits = [place for place, cost in enumerate(costs) if cost <= _SHARE[name] * left]
+        if not fits and plan:
+            lab.progress.text(
+                f"{name} is not tried: it would take {costs[-1] / 60:.1f} of the {left / 60:.1f} min left (--minutes)"
+            )
+            continue
+        place = fits[0] if fits else _WAYS.index((1, 1.0))  # the first is tried in any case
+        plan[name] = ways[place]
+        left -= costs[place]
+        folds, epochs = ways[place]
+        minutes = costs[place] / 60
+        lab.progress.text(f"{name}: {folds} fold(s), {epochs} of {recipe.epochs} epochs, about {minutes:.1f} min")
+    return plan
 
 
 def _probe(lab: _Lab, recipe: Recipe) -> tuple[float, float]:
@@ -228,8 +239,7 @@ def _tried(lab: _Lab, recipe: Recipe, folds: int, epochs: int, out: Path | None)
         folds=folds,
         epochs=epochs,
         full_epochs=recipe.epochs,
-        balanced=float(np.mean([best.val_balanced for best in bests])),
-        spread=float(np.std([best.val_balanced for best in bests])),
+        recalls=tuple(best.val_balanced for best in bests),
         top1=float(np.mean([best.val_top1 for best in bests])),
         loss=float(np.mean([best.val_loss for best in bests])),
         minutes=(time.monotonic() - started) / 60,
@@ -241,14 +251,21 @@ def _tried(lab: _Lab, recipe: Recipe, folds: int, epochs: int, out: Path | None)
     return trial
 
 
+def expected(trial: Trial, trials: Sequence[Trial]) -> float:
+    """Mean recall to compare by: that of the trial with the most folds, and the difference on the folds of both."""
+    most = max(trials, key=lambda other: other.folds)
+    differences = [ours - theirs for ours, theirs in zip(trial.recalls, most.recalls, strict=False)]
+    return most.balanced + float(np.mean(differences))
+
+
 def _judge(lab: _Lab, trials: Sequence[Trial], minutes: float) -> Evidence:
-    best = max(trials, key=lambda trial: (round(trial.balanced, 3), -trial.loss))
+    scores = {trial.recipe: expected(trial, trials) for trial in trials}
+    best = max(trials, key=lambda trial: (round(scores[trial.recipe], 3), -trial.loss))
     short = "" if best.epochs >= best.full_epochs else f" after {best.epochs} of {best.full_epochs} epochs"
-    others = ", ".join(f"{trial.recipe} {trial.balanced:.1%}" for trial in trials if trial is not best)
-    reason = f"mean recall {best.balanced:.1%}{short} on held-out images"
+    others = ", ".join(f"{trial.recipe} {scores[trial.recipe]:.1%}" for trial in trials if trial is not best)
+    reason = f"mean recall {scores[best.recipe]:.1%}{short} on held-out images"
     return Evidence(
         images=len(lab.items),
-        folds=best.folds,
         trials=tuple(trials),
         chosen=best.recipe,
         reason=f"{reason}; {others}" if others else reason,
