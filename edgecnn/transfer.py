@@ -10,6 +10,8 @@ from torch import nn
 from edgecnn.checkpoint import Recipe, RecipeName
 from edgecnn.errors import UserError, not_one_of
 from edgecnn.models import EMBEDDED, Stage, stages
+from edgecnn.models.architecture import find_architecture
+from edgecnn.models.families import family_of
 
 RECIPES: dict[RecipeName, Recipe] = {
     "none": Recipe(name="none", thawed=0.0, lr=0.0, stem_lr=1.0, epochs=0),
@@ -61,11 +63,14 @@ def recipe_named(name: str) -> Recipe:
 def choose_recipe(train_images: int, model: str, weights: str) -> tuple[Recipe, str]:
     """The recipe by a stated rule, with the reason, where no time is given to compare recipes on the data.
 
-    Random weights → scratch. An embedded backbone with at least 200 training images → all (small enough to be cheap,
-    and what it was trained on is narrow). Else by training images: under 100 → head, under 5,000 → last, else all.
+    Random weights → scratch. DINOv2 and CLIP → head. An embedded backbone with at least 200 training images → all (small
+    enough to be cheap, and what it was trained on is narrow). Else by training images: under 100 → head, under 5,000 →
+    last, else all.
     """
     if weights == "none":
         return RECIPES["scratch"], "the weights are random: there is nothing to keep frozen"
+    if fixed_features(model):
+        return RECIPES["head"], f"the features of {model} are used as they are: few images cannot better them"
     if model in EMBEDDED and train_images >= EMBEDDED_ENOUGH:
         reason = f"{model} is small and narrowly trained, and {train_images:,} images are enough for it all"
         return EMBEDDED_RECIPE, reason
@@ -74,6 +79,12 @@ def choose_recipe(train_images: int, model: str, weights: str) -> tuple[Recipe, 
     if train_images < MANY:
         return RECIPES["last"], f"{train_images:,} training images lie between {FEW} and {MANY:,}"
     return RECIPES["all"], f"{train_images:,} training images are at least {MANY:,}"
+
+
+def fixed_features(model: str) -> bool:
+    """Whether the network's family is meant for its features alone (DINOv2, CLIP)."""
+    family = family_of(find_architecture(model).full)
+    return family is not None and family.frozen_only
 
 
 def from_scratch(recipe: Recipe) -> Recipe:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecnn import __version__
-from edgecnn.cli import explain
+from edgecnn.cli import explain, networks
 from edgecnn.cli.extras import is_first_process, need_training
 from edgecnn.cli.options import BudgetText, BundleFolder, Data, Json, Samples, TargetName
 from edgecnn.cli.training import fine_tune_from, takes_training
@@ -34,7 +34,8 @@ app = typer.Typer(
 )
 
 
-explain.register(app)
+for verbs in (networks, explain):
+    verbs.register(app)
 
 
 def main() -> None:
@@ -215,7 +216,7 @@ def run(
     bundle = choose(folder / "bundle", rows)
     rows = with_choice(rows, bundle)
     try:
-        page = str(write_report(folder / "bundle", folder / "bench.jsonl", folder, data)[1])
+        page = str(write_report(folder / "bundle", folder / "bench.jsonl", folder, data, run=folder / "train")[1])
     except MissingExtra as error:
         page = f"not written, {error}"
     verdict = overall(rows)
@@ -241,12 +242,13 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder for report.md and report.html.")],
     data: Annotated[Path | None, typer.Option(help="The images, for thumbnails of what INT8 flipped.")] = None,
     budget: BudgetText = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder, for the curves of its training.")] = None,
 ) -> None:
     """Write report.md and a self-contained report.html."""
     from edgecnn.bench.report import write_report
     from edgecnn.profiles import parse_budget
 
-    markdown, html = write_report(bundle, runs, out, data, parse_budget(budget) if budget else None)
+    markdown, html = write_report(bundle, runs, out, data, parse_budget(budget) if budget else None, run)
     print(f"{html}\n{markdown}")
 
 

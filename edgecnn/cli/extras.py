@@ -10,7 +10,7 @@ from edgecnn.errors import MissingExtra
 
 def need_training() -> None:
     """Raises MissingExtra where a library of the `train` extra is not installed."""
-    need("train", "torch", "torchvision", "timm", "safetensors", "fvcore")
+    need("train", "torch", "torchvision", "timm", "safetensors", "fvcore", "lightning_fabric")
 
 
 def need(extra: str, *libraries: str) -> None:

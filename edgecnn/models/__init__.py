@@ -1,4 +1,4 @@
-"""A timm or torchvision classification network by name, with our head, and weights from hub, file, package or none."""
+"""A network of timm, torchvision or edgecnn by name, with our head, and weights from hub, file, package or none."""
 
 from __future__ import annotations
 
@@ -61,9 +61,11 @@ def build(
     """A network by name with a head for `classes` classes.
 
     `name`: any timm or torchvision classification network, `timm:` or `torchvision:` before it where both know it
-    (else timm's), or one of EMBEDDED. `weights`: "hub" (the library's pretrained ones), "embedded", "none" (random),
-    or a .safetensors, .pth or .pt file with timm's or torchvision's tensor names; None: embedded where there are such,
-    else hub. `keep_head` keeps the weights' own head. `dropout` before the head; None: as the library builds it.
+    (else timm's), one of EMBEDDED, or one of `edgecnn.blocks.NETS`; scaled with a suffix such as @phi=-1.5 or
+    @width=0.6 (`edgecnn.models.scaling`; no pretrained weights exist then). `weights`: "hub" (the library's pretrained
+    ones), "embedded", "none" (random), or a .safetensors, .pth or .pt file with timm's or torchvision's tensor names;
+    None: embedded where there are such, else hub. `keep_head` keeps the weights' own head. `dropout` before the head;
+    None: as the library builds it.
     `size` in pixels matters here only to networks whose weights depend on it (vision transformers).
 
     Raises UserError: unknown name, hub out of reach, a file that is not weights of this network, a head of another

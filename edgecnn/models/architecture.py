@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import timm
@@ -12,8 +12,10 @@ import torchvision
 from torch import nn
 
 from edgecnn.artifact import Preprocess
+from edgecnn.blocks import NET_SIZES, NETS
 from edgecnn.errors import UserError, first_line, not_one_of
 from edgecnn.models.parts import head_dropouts, head_of
+from edgecnn.models.scaling import Scale, create_scaled, parse_scale
 
 EMBEDDED = {"edgecnn_mobilenetv2_035": ("mobilenetv2_035", 96, "mobilenetv2_035_surfaces_96.safetensors")}
 """Backbones that ship with the package: our name to timm's name, input size in pixels, file in edgecnn/weights."""
@@ -29,27 +31,40 @@ _AUXILIARY = {"googlenet", "inception_v3"}
 class Architecture:
     """A library's network, before it is built."""
 
-    library: Literal["timm", "torchvision"]
+    library: Literal["timm", "torchvision", "edgecnn"]
     name: str
     tag: str = ""
     """timm's name for a set of hub weights."""
     size: int | None = None
     """Input size in pixels that our own weights were trained at; None: as the library says."""
     public: str = ""
+    scale: Scale | None = None
+    """Set where the name has a suffix: other multipliers than the library's own, for which no weights exist."""
 
     @property
     def full(self) -> str:
-        return self.public or f"{self.library}:{self.name}"
+        return self.public or f"{self.library}:{self.name}" + (f"@{self.scale}" if self.scale else "")
 
 
 def find_architecture(name: str) -> Architecture:
-    """As `build` takes names. Raises UserError with close ones."""
+    """As `build` takes names, such as resnet18, timm:resnet18.a1_in1k, efficientnet_b0@phi=-1.5.
+
+    Raises UserError: an unknown name, with close ones; a suffix that the network does not take.
+    """
+    plain, at, suffix = name.partition("@")
+    if at:
+        base = find_architecture(plain)
+        return replace(base, tag="", scale=parse_scale(suffix, base.full))
     library, _, rest = name.rpartition(":")
     if name in EMBEDDED:
         timm_name, size, _ = EMBEDDED[name]
         return Architecture("timm", timm_name, size=size, public=name)
-    if library not in ("", "timm", "torchvision"):
-        raise not_one_of("model", f"{library}:", "timm:, torchvision:")
+    if library not in ("", "timm", "torchvision", "edgecnn"):
+        raise not_one_of("model", f"{library}:", "timm:, torchvision:, edgecnn:")
+    if rest in NETS and library in ("", "edgecnn"):
+        return Architecture("edgecnn", rest)
+    if library == "edgecnn":
+        raise not_one_of("model", name, [f"edgecnn:{known}" for known in NETS])
     architecture, _, tag = rest.partition(".")
     if library != "torchvision" and timm.is_model(rest):
         return Architecture("timm", architecture, tag)
@@ -60,8 +75,7 @@ def find_architecture(name: str) -> Architecture:
 
 def create_module(architecture: Architecture, classes: int, dropout: float | None, size: int | None) -> nn.Module:
     """The network with random weights, those of the head small."""
-    create = _create_timm if architecture.library == "timm" else _create_torchvision
-    module = create(architecture, classes, dropout, size)
+    module = _CREATE[architecture.library](architecture, classes, dropout, size)
     # Some of timm's networks draw the head from ±1/√classes: for few classes a loss of 6 to begin with.
     _, head = head_of(module)
     nn.init.normal_(head.weight, std=_HEAD_STD)
@@ -72,7 +86,15 @@ def create_module(architecture: Architecture, classes: int, dropout: float | Non
 
 def preprocess_of(architecture: Architecture, size: int | None) -> Preprocess:
     """Input size, mean and standard deviation of the library's pretrained weights; the whole image, stretched."""
-    if architecture.library == "timm":
+    mean: Sequence[float]
+    std: Sequence[float]
+    if architecture.library == "edgecnn":
+        native, mean, std = (
+            NET_SIZES[architecture.name],
+            timm.data.IMAGENET_DEFAULT_MEAN,
+            timm.data.IMAGENET_DEFAULT_STD,
+        )
+    elif architecture.library == "timm":
         name = f"{architecture.name}.{architecture.tag}" if architecture.tag else architecture.name
         config = timm.get_pretrained_cfg(name)
         native, mean, std = config.input_size[1], config.mean, config.std
@@ -80,11 +102,13 @@ def preprocess_of(architecture: Architecture, size: int | None) -> Preprocess:
         preset = torchvision.models.get_model_weights(architecture.name).DEFAULT.transforms()
         native, mean, std = preset.crop_size[0], preset.mean, preset.std
     side = size or architecture.size or int(native)
+    if architecture.scale and not size:
+        side = architecture.scale.side(side)
     return Preprocess(height=side, width=side, mean=_three(mean), std=_three(std))
 
 
 def _suggestions(name: str, library: str) -> str:
-    known = [*EMBEDDED] if not library else []
+    known = [*EMBEDDED, *NETS] if not library else []
     if library != "torchvision":
         known += timm.list_models()
     if library != "timm":
@@ -103,6 +127,8 @@ def _create_timm(architecture: Architecture, classes: int, dropout: float | None
     arguments: dict[str, Any] = {}
     if dropout is not None:
         arguments["drop_rate"] = dropout
+    if architecture.scale:
+        return create_scaled("timm", architecture.name, architecture.scale, num_classes=classes, **arguments)
     if size is not None and timm.get_pretrained_cfg(architecture.name).fixed_input_size:
         arguments["img_size"] = size
     try:
@@ -119,13 +145,29 @@ def _create_torchvision(architecture: Architecture, classes: int, dropout: float
     if size is not None and architecture.name.startswith("vit_"):
         arguments["image_size"] = size
     try:
-        module: nn.Module = torchvision.models.get_model(
-            architecture.name, weights=None, num_classes=classes, **arguments
-        )
+        module = _plain_torchvision(architecture, classes, arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{architecture.full}: torchvision cannot build it: {first_line(error)}") from None
     if dropout is not None:
         _set_dropout(module, architecture, dropout)
+    return module
+
+
+def _create_ours(architecture: Architecture, classes: int, dropout: float | None, size: int | None) -> nn.Module:
+    del size  # they take any
+    module = NETS[architecture.name](classes)
+    if dropout is not None:
+        _set_dropout(module, architecture, dropout)
+    return module
+
+
+_CREATE = {"timm": _create_timm, "torchvision": _create_torchvision, "edgecnn": _create_ours}
+
+
+def _plain_torchvision(architecture: Architecture, classes: int, arguments: dict[str, Any]) -> nn.Module:
+    if architecture.scale:
+        return create_scaled("torchvision", architecture.name, architecture.scale, num_classes=classes)
+    module: nn.Module = torchvision.models.get_model(architecture.name, weights=None, num_classes=classes, **arguments)
     return module
 
 

@@ -48,7 +48,7 @@ def load_weights(
     """Copy the whole backbone from `state`, under this library's tensor names or its twin's, and the head if asked."""
     ours = _naming(architecture, module)
     namings = [ours]
-    twin = _TWIN_OF.get(f"{architecture.library}:{architecture.name}")
+    twin = None if architecture.scale else _TWIN_OF.get(f"{architecture.library}:{architecture.name}")
     if twin:
         # A .safetensors file does not keep the order of its tensors: the twin, built, gives it back.
         namings.append(_naming(find_architecture(twin), create_module(find_architecture(twin), 2, None, None)))

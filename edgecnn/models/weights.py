@@ -43,6 +43,12 @@ def read_weights(architecture: Architecture, weights: str | Path) -> tuple[State
 
 
 def _read_hub(architecture: Architecture) -> tuple[State, str]:
+    if architecture.scale or architecture.library == "edgecnn":
+        kind = "a scaled network" if architecture.scale else "edgecnn's own small networks"
+        raise UserError(
+            f"{architecture.full}: no pretrained weights exist for {kind}: "
+            "pass --weights FILE with your own, or --weights none for random ones"
+        )
     full = f"{architecture.name}.{architecture.tag}" if architecture.tag else architecture.name
     try:
         with _quick_when_offline():

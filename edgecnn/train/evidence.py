@@ -24,7 +24,7 @@ from edgecnn.train.progress import Progress, Silent
 from edgecnn.train.sources import Source, pixel_source, prepared, subset
 from edgecnn.train.state import Epoch
 from edgecnn.train.task import Start, Task, computed_once, cut_for, key_of, ordered
-from edgecnn.transfer import EMBEDDED_RECIPE, RECIPES
+from edgecnn.transfer import EMBEDDED_RECIPE, RECIPES, fixed_features
 
 CANDIDATES: tuple[RecipeName, ...] = ("head", "last", "all", "progressive", "scratch")
 """In the order in which they are tried: cheap ones first. `scratch` is there to see negative transfer."""
@@ -161,6 +161,8 @@ class _Lab:
 
 def _recipes(options: TrainOptions) -> dict[RecipeName, Recipe]:
     names: tuple[RecipeName, ...] = ("scratch",) if options.weights == "none" else CANDIDATES
+    if names == CANDIDATES and fixed_features(options.model):
+        names = ("head",)
     found = {name: RECIPES[name] for name in names}
     if options.model in EMBEDDED and "all" in found:
         found["all"] = EMBEDDED_RECIPE

@@ -12,6 +12,7 @@ from edgecnn.artifact import write_atomically
 from edgecnn.bench.report import charts, findings, tables
 from edgecnn.bench.report.flips import galleries
 from edgecnn.bench.report.material import Material, gather
+from edgecnn.bench.report.training import Training, evidence_table, read_training
 from edgecnn.bench.report.wording import moment, proportion
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.profiles import Budget
@@ -27,11 +28,13 @@ def write_report(
     out: Path,
     data: Path | None = None,
     budget: Budget | None = None,
+    run: Path | None = None,
 ) -> tuple[Path, Path]:
     """Write report.md and report.html into the folder `out`; returns their paths in this order.
 
     `runs`: what `edgecnn bench` wrote, files or folders of them; the latest run of each variant counts. `data`: the
-    image folder, for pictures of flipped images (golden images otherwise). `budget`: the bundle's where None.
+    image folder, for pictures of flipped images (golden images otherwise). `budget`: the bundle's where None. `run`: the
+    folder that was trained in, for its curves and the recipes that were compared.
     The HTML loads nothing and runs no script. Raises MissingExtra without jinja2 and matplotlib; UserError: not a whole
     bundle, no runs of it, runs of several hosts, no such data folder, `out` inside the bundle.
     """
@@ -43,14 +46,14 @@ def write_report(
     if out.resolve().is_relative_to(bundle_folder.resolve()):
         raise UserError(f"{out}: lies inside the bundle, whose files are listed by hash: choose a folder outside of it")
     material = gather(bundle_folder, runs, budget)
-    content = _content(material, data)
+    content = _content(material, data, read_training(run) if run else None)
     paths = out / "report.md", out / "report.html"
     for path in paths:
         write_atomically(path, _render(f"page{path.suffix}.jinja", content))
     return paths
 
 
-def _content(material: Material, data: Path | None) -> dict[str, Any]:
+def _content(material: Material, data: Path | None, training: Training | None) -> dict[str, Any]:
     """What both templates show."""
     bundle, subject = material.bundle, material.subject
     provenance = bundle.provenance
@@ -65,7 +68,10 @@ def _content(material: Material, data: Path | None) -> dict[str, Any]:
         "variants": tables.variants_table(material),
         "table_notes": findings.table_notes(material),
         "left_out": tables.left_out_table(bundle),
-        "charts": _charts(material),
+        "charts": {**_charts(material), "training": charts.training_curves(training)},
+        "evidence": evidence_table(training) if training else None,
+        "evidence_reason": training.evidence["reason"] if training and training.evidence else "",
+        "symptoms": training.evidence["symptoms"] if training and training.evidence else (),
         "confusion": tables.confusion_table(subject.artifact.check, bundle.classes) if subject else None,
         "recall": tables.recall_table(material),
         "galleries": galleries(material, data),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from edgecnn.bench import Summary
 from edgecnn.bench.measure import STAGES
 from edgecnn.bench.report.material import Material, Variant
+from edgecnn.bench.report.training import Training
 from edgecnn.bench.report.wording import milliseconds
 from edgecnn.profiles import Budget
 
@@ -126,6 +127,30 @@ def accuracy_against_latency(material: Material) -> str | None:
         figure.canvas.draw()
         _label(axis, shown, [*_obstacles(axis, shown, budget), floor.get_window_extent()])
         return _svg(figure, "Accuracy against latency of each variant, with the Pareto front and the budget")
+
+
+def training_curves(training: Training | None) -> str | None:
+    """Losses, and validation accuracy, by epoch; the kept epoch is marked. None where nothing was trained."""
+    if training is None or not training.epochs:
+        return None
+    epochs = [row["epoch"] for row in training.epochs]
+    panels = (
+        ("loss", (("train_loss", "training", "#f28e2b"), ("val_loss", "validation", "#4c78a8")), 1.0),
+        ("%", (("val_top1", "validation top-1", "#59a14f"), ("val_balanced", "mean recall", "#4c78a8")), 100.0),
+    )
+    with _figure(_WIDTH, 2.9) as figure:
+        axes = figure.subplots(1, 2)
+        figure.subplots_adjust(left=0.06, right=0.98, bottom=0.17, top=0.93, wspace=0.16)
+        for axis, (unit, lines, scale) in zip(axes, panels, strict=True):
+            for key, label, colour in lines:
+                values = [scale * row[key] for row in training.epochs]
+                axis.plot(epochs, values, color=colour, label=label, marker="o", markersize=3, linewidth=1.4)
+            axis.axvline(training.best["epoch"], color=_INK, linewidth=0.8, linestyle=":")
+            axis.set_xlabel("epoch (dotted: kept)")
+            axis.set_ylabel(unit)
+            axis.grid(color=_FAINT, linewidth=0.6)
+            axis.legend(frameon=False)
+        return _svg(figure, "Training and validation loss, and validation accuracy, by epoch")
 
 
 def _histogram(

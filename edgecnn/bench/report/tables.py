@@ -320,5 +320,10 @@ def _number(value: Any, write: Callable[[float], str]) -> str:
     return write(float(value)) if isinstance(value, int | float) else UNKNOWN
 
 
+def text_rows(rows: Sequence[Sequence[str]]) -> tuple[Row, ...]:
+    """Rows of plain cells."""
+    return tuple(_texts(*row) for row in rows)
+
+
 def _texts(*texts: str) -> Row:
     return Row(tuple(Cell(text) for text in texts))
