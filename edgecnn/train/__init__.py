@@ -15,7 +15,7 @@ from edgecnn.data import Dataset, save_split, split_hashes
 from edgecnn.errors import UserError
 from edgecnn.models import save_module
 from edgecnn.train.augmentation import augment
-from edgecnn.train.evidence import Evidence, gather, read_evidence
+from edgecnn.train.evidence import Evidence, gather, read_evidence, worth_comparing
 from edgecnn.train.folder import CACHE, EVIDENCE, HISTORY, RUN, STATE, identity_of, open_folder, remove_working_files
 from edgecnn.train.loop import class_weights, lr_scale, metrics_of, one_cycle, train
 from edgecnn.train.options import TrainOptions
@@ -80,7 +80,7 @@ def fine_tune(
         # Not before the network is built: a wrong weights file leaves nothing behind.
         if first:
             write_atomically(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
-        if options.recipe == "auto" and options.minutes and fabric.world_size == 1:
+        if worth_comparing(options) and fabric.world_size == 1:
             start = _by_evidence(data, options, start, cache or out / CACHE, out, progress)
         task = task_of(data, options, start, cache or out / CACHE, progress)
         position = train(task, out, progress) if start.recipe.name != "none" else Position((), 0, {})

@@ -108,6 +108,11 @@ def gather(
     return evidence, recipes[evidence.chosen]
 
 
+def worth_comparing(options: TrainOptions) -> bool:
+    """Whether there is time for it, and more than one recipe to choose from."""
+    return options.recipe == "auto" and options.minutes > 0 and len(_recipes(options)) > 1
+
+
 def symptoms(trials: Sequence[Trial]) -> tuple[str, ...]:
     """What the trials show of trouble: negative transfer, a plateau, overfitting."""
     found = []

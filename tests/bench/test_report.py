@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -374,3 +375,37 @@ def test_milliseconds_have_three_digits() -> None:
 
 def test_proportion_has_count_and_interval() -> None:
     assert wording.proportion(0.95, 20) == "95.0\u00a0% (19/20) [75.1, 99.9]"
+
+
+def _write_run(run: Path) -> Path:
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    rows = [
+        {"epoch": n, "train_loss": 1 / n, "val_loss": 1.1 / n, "val_top1": 1 - 0.5 / n, "val_balanced": 1 - 0.5 / n}
+        for n in (1, 2, 3)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    trial = {"recipe": "head", "folds": 2, "epochs": 5, "full_epochs": 60, "recalls": [0.5, 0.75], "loss": 0.4}
+    evidence = {"chosen": "head", "reason": "mean recall 62.5%", "symptoms": ["plateau: head"]}
+    evidence["trials"] = [{**trial, "minutes": 1.25}]
+    (run / "evidence.json").write_text(json.dumps(evidence))
+    return run
+
+
+def test_training_curves_and_compared_recipes_are_shown(case: Path, tmp_path: Path) -> None:
+    markdown, html = _report(case, run=_write_run(tmp_path / "trained"))
+    assert "Training and validation loss" in html
+    for text in (markdown, html):
+        assert "50.0, 75.0" in text
+        assert "head (chosen)" in text
+        assert "plateau: head" in text
+    assert "Recipes that were compared" not in _report(case)[1]
+
+
+def test_a_folder_without_a_run_is_refused(case: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no training run"):
+        _report(case, run=tmp_path)
+    run = _write_run(tmp_path / "trained")
+    (run / "metrics.jsonl").write_text("{")
+    with pytest.raises(UserError, match="damaged"):
+        _report(case, run=run)

@@ -151,7 +151,7 @@ def _render(template: str, content: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         finalize=_for_markdown if template.endswith(".md.jinja") else None,
     )
-    drawn = {name: Markup(svg) for name, svg in content["charts"].items() if svg}  # noqa: S704 (matplotlib escapes)
+    drawn = {name: Markup(svg or "") for name, svg in content["charts"].items()}  # noqa: S704 (matplotlib escapes)
     return environment.get_template(template).render({**content, "charts": drawn})
 
 
