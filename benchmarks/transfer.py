@@ -3,8 +3,8 @@
     python benchmarks/transfer.py --shared SHARED --work WORK [--part full|sweep|few] [--set defect_neu_det]
     python benchmarks/transfer.py --table          # the stored rows as Markdown
 
-SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with torchvision's ImageNet weights at 96×96, each
-recipe with its own number of epochs, from 500 images on fewer for those that train everything (SHORTER): small and
+SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with torchvision's ImageNet weights at 96×96,
+each recipe with its own number of epochs, from 500 images on fewer for those that train everything (SHORTER): small and
 short enough for the whole table to stay within four hours of two cores.
 full: every image. sweep: 100 and 1,000 images of NEU-DET. few: at most 50 labelled images a class, and `auto`
 with a time box. "Labelled images" are training and validation together, 4:1; the test split is always the whole one,

@@ -63,9 +63,9 @@ def recipe_named(name: str) -> Recipe:
 def choose_recipe(train_images: int, model: str, weights: str) -> tuple[Recipe, str]:
     """The recipe by a stated rule, with the reason, where no time is given to compare recipes on the data.
 
-    Random weights → scratch. DINOv2 and CLIP → head. An embedded backbone with at least 200 training images → all (small
-    enough to be cheap, and what it was trained on is narrow). Else by training images: under 100 → head, under 5,000 →
-    last, else all.
+    Random weights → scratch. DINOv2 and CLIP → head. An embedded backbone with at least 200 training images → all
+    (small enough to be cheap, and what it was trained on is narrow). Else by training images: under 100 → head,
+    under 5,000 → last, else all.
     """
     if weights == "none":
         return RECIPES["scratch"], "the weights are random: there is nothing to keep frozen"

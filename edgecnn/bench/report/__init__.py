@@ -33,8 +33,8 @@ def write_report(
     """Write report.md and report.html into the folder `out`; returns their paths in this order.
 
     `runs`: what `edgecnn bench` wrote, files or folders of them; the latest run of each variant counts. `data`: the
-    image folder, for pictures of flipped images (golden images otherwise). `budget`: the bundle's where None. `run`: the
-    folder that was trained in, for its curves and the recipes that were compared.
+    image folder, for pictures of flipped images (golden images otherwise). `budget`: the bundle's where None.
+    `run`: the folder that was trained in, for its curves and the recipes that were compared.
     The HTML loads nothing and runs no script. Raises MissingExtra without jinja2 and matplotlib; UserError: not a whole
     bundle, no runs of it, runs of several hosts, no such data folder, `out` inside the bundle.
     """

@@ -1,0 +1,108 @@
+"""`edgecnn embed`: backbone features of a folder, and what they show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgecnn.cli.extras import need_training
+from edgecnn.cli.options import Fit, Good, Json, Model, Seed, Size, Skip, Weights
+
+if TYPE_CHECKING:
+    from edgecnn.embed import Findings
+
+_SHOWN = 12
+"""Suspects of each kind on the screen; --json and --page have all, or most."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb `embed`."""
+    app.command(epilog="Example: edgecnn embed parts/ --model mobilenetv2_100 --out parts.npz --page suspects.html")(
+        embed
+    )
+
+
+def embed(
+    data: Annotated[Path, typer.Argument(help="Folder: <class>/*.jpg, split or not, or images without classes.")],
+    out: Annotated[Path, typer.Option(help="Features with paths, labels and splits: .npz or .parquet.")],
+    model: Model = "mobilenetv2_100",
+    weights: Weights = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Run folder whose network is taken instead.")] = None,
+    size: Size = None,
+    fit: Fit = "stretch",
+    similar: Annotated[
+        float, typer.Option(help="Least cosine of features of images that are compared by pixels.", min=0, max=1)
+    ] = 0.9,
+    page: Annotated[Path | None, typer.Option(help="HTML page with the suspects' pictures.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder that keeps features by content for the next time.")] = None,
+    seed: Seed = 0,
+    good: Good = None,
+    skip_unreadable: Skip = False,
+    as_json: Json = False,
+) -> None:
+    """Write backbone features; judge them by neighbours and a linear probe; list duplicates and doubtful labels."""
+    need_training()
+    from edgecnn.cli.show import progress_bar
+    from edgecnn.embed import embed as run
+    from edgecnn.embed import read_images
+    from edgecnn.embed.features import from_checkpoint, from_model
+    from edgecnn.errors import not_one_of
+
+    if fit not in ("stretch", "center-crop"):
+        raise not_one_of("--fit", fit, ("stretch", "center-crop"))
+    source = from_checkpoint(checkpoint) if checkpoint else from_model(model, weights, size, fit)
+    with progress_bar() as bar:
+        bar.start(1, f"reading {data}")
+        images = read_images(data, seed=seed, good=good, skip_unreadable=skip_unreadable)
+        findings = run(images, source, out, bar, cache=cache, similar=similar, page=page)
+    if as_json:
+        print(findings.model_dump_json(indent=1))
+    else:
+        _show(findings)
+
+
+def _show(findings: Findings) -> None:
+    from rich.table import Table
+
+    from edgecnn.cli.show import console
+
+    output = console()
+    output.print(
+        f"{findings.out}: {findings.images} images × {findings.dimensions} features of {findings.model}, "
+        f"{findings.computed} computed in {findings.seconds:.1f} s"
+    )
+    if findings.baselines:
+        table = Table("baseline", "setting", "test images", "top-1, % [95 %]", "mean recall, %")
+        for row in findings.baselines:
+            low, high = 100 * row.interval.low, 100 * row.interval.high
+            top1 = f"{100 * row.top1:.1f} [{low:.1f}, {high:.1f}]"
+            table.add_row(row.name, row.setting, str(row.test_images), top1, f"{100 * row.balanced:.1f}")
+        output.print(table)
+    _show_duplicates(findings, output)
+    wrong = findings.mislabelled
+    output.print(f"labels that the features contradict: {len(wrong)}{' (look before you relabel)' if wrong else ''}")
+    for one in wrong[:_SHOWN]:
+        output.print(
+            f"  {one.image}: {one.suggested}? {one.probability:.0%} against {one.label_probability:.0%}, "
+            f"{one.neighbours_agree:.0%} of its neighbours agree",
+            markup=False,
+        )
+    if findings.page:
+        output.print(f"page: {findings.page}")
+
+
+def _show_duplicates(findings: Findings, output: object) -> None:
+    from rich.console import Console
+
+    assert isinstance(output, Console)
+    twins = findings.duplicates
+    leaks = sum(pair.straddles for pair in twins)
+    exact = sum(pair.exact for pair in twins)
+    output.print(f"duplicates: {len(twins)} pairs, {exact} exact; {leaks} across splits")
+    for pair in twins[:_SHOWN]:
+        kind = "exact" if pair.exact else f"pixels {pair.correlation:.3f}"
+        differ = ", labels differ" if pair.labels_differ else ""
+        split = ", across splits" if pair.straddles else ""
+        output.print(f"  {pair.first} = {pair.second} ({kind}{split}{differ})", markup=False)

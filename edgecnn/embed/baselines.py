@@ -1,0 +1,103 @@
+"""What features are worth as they are: nearest neighbours and a linear probe, judged on the test split."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Frozen, Interval
+from edgecnn.embed.features import Embedded, labels_of, places_in
+from edgecnn.errors import MissingExtra
+from edgecnn.intervals import clopper_pearson
+
+_NEIGHBOURS = (1, 3, 5, 11)
+_PENALTIES = (0.001, 0.01, 0.1, 1.0)
+_FOLDS = 3
+
+
+class Baseline(Frozen):
+    """A simple classifier on the features."""
+
+    name: str
+    setting: str
+    """Chosen by cross-validation on training images."""
+    test_images: int
+    top1: float
+    interval: Interval
+    """95 %, Clopper–Pearson."""
+    balanced: float
+    """Mean recall of the classes."""
+
+
+def baselines(embedded: Embedded) -> tuple[Baseline, ...]:
+    """Both, fitted on training and validation images; empty where a class has too few of them to choose a setting."""
+    labels = labels_of(embedded.images)
+    known, test = places_in(embedded.images, ("train", "val")), places_in(embedded.images, ("test",))
+    counts = Counter(labels[known].tolist())
+    if len(counts) < 2 or min(counts.values()) < _FOLDS or not len(test):
+        return ()
+    candidates = (
+        ("nearest neighbours", [(f"k = {k}, cosine", neighbours(k)) for k in _NEIGHBOURS]),
+        ("linear probe", [(f"C = {c:g}", probe(c)) for c in _PENALTIES]),
+    )
+    rows = embedded.features.astype(np.float64)
+    found = []
+    for name, ways in candidates:
+        setting, model = max(ways, key=lambda way: _validated(way[1], rows[known], labels[known]))
+        decided = model.fit(rows[known], labels[known]).predict(rows[test])
+        found.append(_judged(name, setting, decided, labels[test]))
+    return tuple(found)
+
+
+def probe(penalty: float) -> Any:
+    """Logistic regression on standardised features, scikit-learn's."""
+    _need_sklearn()
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=300, class_weight="balanced"))
+
+
+def neighbours(k: int) -> Any:
+    """The k most similar images vote."""
+    _need_sklearn()
+    from sklearn.neighbors import KNeighborsClassifier
+
+    return KNeighborsClassifier(k, metric="cosine")
+
+
+def folds() -> Any:
+    """Stratified, the same ones everywhere."""
+    _need_sklearn()
+    from sklearn.model_selection import StratifiedKFold
+
+    return StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
+
+
+def _validated(model: Any, rows: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    from sklearn.model_selection import cross_val_score
+
+    return float(np.mean(cross_val_score(model, rows, labels, cv=folds(), scoring="balanced_accuracy")))
+
+
+def _judged(name: str, setting: str, decided: NDArray[np.int64], labels: NDArray[np.int64]) -> Baseline:
+    right = decided == labels
+    low, high = clopper_pearson(int(right.sum()), len(right))
+    return Baseline(
+        name=name,
+        setting=setting,
+        test_images=len(right),
+        top1=float(right.mean()),
+        interval=Interval(low=low, high=high),
+        balanced=float(np.mean([right[labels == label].mean() for label in np.unique(labels)])),
+    )
+
+
+def _need_sklearn() -> None:
+    if importlib.util.find_spec("sklearn") is None:
+        raise MissingExtra("scikit-learn", "train")

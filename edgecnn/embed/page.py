@@ -1,0 +1,56 @@
+"""The images to look at, as a page with thumbnails that opens offline."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from edgecnn.artifact import write_atomically
+from edgecnn.embed.features import Embedded
+from edgecnn.embed.suspects import Duplicate, Mislabelled
+from edgecnn.errors import MissingExtra
+from edgecnn.imaging import decode_whole
+
+MOST = 60
+"""Of each kind."""
+_SIDE = 160
+
+
+def write_page(path: Path, embedded: Embedded, twins: Sequence[Duplicate], wrong: Sequence[Mislabelled]) -> None:
+    """Write the page whole. MissingExtra without jinja2."""
+    if importlib.util.find_spec("jinja2") is None:
+        raise MissingExtra("jinja2", "report")
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    places = {item.name: item.path for item in embedded.images.items}
+
+    def picture(name: str) -> str:
+        return _thumbnail(places[name])
+
+    environment = Environment(
+        loader=PackageLoader("edgecnn.embed", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    content = environment.get_template("page.html.jinja").render(
+        title=embedded.images.root.name,
+        meta=embedded.meta,
+        images=len(places),
+        twins=twins[:MOST],
+        all_twins=len(twins),
+        wrong=wrong[:MOST],
+        all_wrong=len(wrong),
+        picture=picture,
+    )
+    write_atomically(path, content)
+
+
+def _thumbnail(path: Path) -> str:
+    image = Image.fromarray(decode_whole(path.read_bytes()))
+    image.thumbnail((_SIDE, _SIDE))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
