@@ -2,8 +2,8 @@
 
     python benchmarks/embeddings.py --shared SHARED
 
-SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with torchvision's ImageNet weights at 96×96. One
-row a data set is appended to benchmarks/results/embed.jsonl.
+SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with torchvision's ImageNet weights at 96×96.
+One row a data set is appended to benchmarks/results/embed.jsonl.
 """
 
 from __future__ import annotations

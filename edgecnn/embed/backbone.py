@@ -43,7 +43,9 @@ class Backbone:
         return found
 
 
-def open_backbone(name: str, weights: str | Path | None = None, size: int | None = None, fit: Fit = "stretch") -> Backbone:
+def open_backbone(
+    name: str, weights: str | Path | None = None, size: int | None = None, fit: Fit = "stretch"
+) -> Backbone:
     """A network by name; arguments as of `edgecnn.models.build`. Random weights are the same at every call.
 
     Raises UserError as `build` does.

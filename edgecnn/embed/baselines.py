@@ -15,7 +15,7 @@ from edgecnn.errors import MissingExtra
 from edgecnn.intervals import clopper_pearson
 
 _NEIGHBOURS = (1, 3, 5, 11)
-_PENALTIES = (0.001, 0.01, 0.1, 1.0)
+_PENALTIES = (0.001, 0.01, 0.1)
 _FOLDS = 3
 
 
@@ -60,7 +60,9 @@ def probe(penalty: float) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=penalty, max_iter=300, class_weight="balanced"))
+    return make_pipeline(
+        StandardScaler(), LogisticRegression(C=penalty, tol=1e-3, max_iter=3000, class_weight="balanced")
+    )
 
 
 def neighbours(k: int) -> Any:
