@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecnn import __version__
-from edgecnn.cli import embedding, explain, networks, planning
+from edgecnn.cli import embed, explain, networks, planning
 from edgecnn.cli.extras import is_first_process, need_training
 from edgecnn.cli.options import BudgetText, BundleFolder, Data, Json, Samples, TargetName
 from edgecnn.cli.training import fine_tune_from, takes_training
@@ -34,7 +34,7 @@ app = typer.Typer(
 )
 
 
-for verbs in (planning, embedding, networks, explain):
+for verbs in (planning, embed, networks, explain):
     verbs.register(app)
 
 

@@ -14,10 +14,10 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from edgecnn.cli import embedding
+from edgecnn.cli import embed as verb
 from edgecnn.data.surfaces import write_demo_data
-from edgecnn.embed import Findings, embed, load_features, read_images
-from edgecnn.embed.features import Source, features_of, from_model
+from edgecnn.embeddings import Findings, embed, load_features, read_images
+from edgecnn.embeddings.features import Source, features_of, from_model
 from edgecnn.errors import UserError
 from edgecnn.models import head_of
 from edgecnn.train.progress import Silent
@@ -165,7 +165,7 @@ def test_what_cannot_be_is_refused(surfaces: Path, source: Source, tmp_path: Pat
 
 def test_the_verb_prints_and_speaks_json(surfaces: Path, tmp_path: Path) -> None:
     app = typer.Typer()
-    embedding.register(app)
+    verb.register(app)
     words = [str(surfaces), "--model", EMBEDDED, "--out", str(tmp_path / "f.npz")]
     done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
     assert done.exit_code == 0

@@ -11,7 +11,7 @@ from edgecnn.cli.extras import need_training
 from edgecnn.cli.options import Fit, Good, Json, Model, Seed, Size, Skip, Weights
 
 if TYPE_CHECKING:
-    from edgecnn.embed import Findings
+    from edgecnn.embeddings import Findings
 
 _SHOWN = 12
 """Suspects of each kind on the screen; --json and --page have all, or most."""
@@ -45,9 +45,9 @@ def embed(
     """Write backbone features; judge them by neighbours and a linear probe; list duplicates and doubtful labels."""
     need_training()
     from edgecnn.cli.show import progress_bar
-    from edgecnn.embed import embed as run
-    from edgecnn.embed import read_images
-    from edgecnn.embed.features import from_checkpoint, from_model
+    from edgecnn.embeddings import embed as run
+    from edgecnn.embeddings import read_images
+    from edgecnn.embeddings.features import from_checkpoint, from_model
     from edgecnn.errors import not_one_of
 
     if fit not in ("stretch", "center-crop"):

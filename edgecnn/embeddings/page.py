@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image
 
 from edgecnn.artifact import write_atomically
-from edgecnn.embed.features import Embedded
-from edgecnn.embed.suspects import Duplicate, Mislabelled
+from edgecnn.embeddings.features import Embedded
+from edgecnn.embeddings.suspects import Duplicate, Mislabelled
 from edgecnn.errors import MissingExtra
 from edgecnn.imaging import decode_whole
 
@@ -33,7 +33,7 @@ def write_page(path: Path, embedded: Embedded, twins: Sequence[Duplicate], wrong
         return _thumbnail(places[name])
 
     environment = Environment(
-        loader=PackageLoader("edgecnn.embed", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("edgecnn.embeddings", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     content = environment.get_template("page.html.jinja").render(
         title=embedded.images.root.name,

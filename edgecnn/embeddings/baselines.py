@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Frozen, Interval
-from edgecnn.embed.features import Embedded, labels_of, places_in
+from edgecnn.embeddings.features import Embedded, labels_of, places_in
 from edgecnn.errors import MissingExtra
 from edgecnn.intervals import clopper_pearson
 

@@ -1,6 +1,6 @@
 """What `edgecnn embed` finds in real data sets: baselines on the features, duplicates, doubtful labels.
 
-    python benchmarks/embeddings.py --shared SHARED
+    python benchmarks/embed.py --shared SHARED
 
 SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with torchvision's ImageNet weights at 96×96.
 One row a data set is appended to benchmarks/results/embed.jsonl.
@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgecnn.bench.host import fingerprint
-from edgecnn.embed import embed, read_images
-from edgecnn.embed.features import from_model
+from edgecnn.embeddings import embed, read_images
+from edgecnn.embeddings.features import from_model
 from edgecnn.train.progress import Silent
 
 RESULTS = Path(__file__).parent / "results" / "embed.jsonl"

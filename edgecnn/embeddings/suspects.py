@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Frozen
-from edgecnn.embed.baselines import folds, probe
-from edgecnn.embed.features import Embedded, labels_of
+from edgecnn.embeddings.baselines import folds, probe
+from edgecnn.embeddings.features import Embedded, labels_of
 
 SAME_PICTURE = 0.97
 """Least correlation of grey 32×32 pictures of what is called a near duplicate."""

@@ -1,0 +1,93 @@
+"""Backbone features of a folder of images, and what they show before anything is trained."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from edgecnn.artifact import Frozen
+from edgecnn.embeddings.baselines import Baseline, baselines
+from edgecnn.embeddings.features import Embedded, Shown, Source, read_images, shown_features
+from edgecnn.embeddings.files import ENDINGS, load_features, save_features
+from edgecnn.embeddings.page import write_page
+from edgecnn.embeddings.suspects import Duplicate, Mislabelled, duplicates, mislabelled
+from edgecnn.errors import not_one_of
+from edgecnn.train.progress import Progress
+
+__all__ = [
+    "Baseline",
+    "Duplicate",
+    "Embedded",
+    "Findings",
+    "Mislabelled",
+    "Shown",
+    "Source",
+    "embed",
+    "load_features",
+    "read_images",
+]
+
+
+class Findings(Frozen):
+    """What `edgecnn embed` found."""
+
+    model: str
+    weights: str
+    images: int
+    dimensions: int
+    seconds: float
+    """Of preparing the images and running the backbone."""
+    computed: int
+    """Images that were run; the rest came from the cache."""
+    baselines: tuple[Baseline, ...]
+    """Empty where there are no labels, or too few."""
+    duplicates: tuple[Duplicate, ...]
+    mislabelled: tuple[Mislabelled, ...]
+    out: str
+    page: str | None
+
+
+def embed(
+    images: Shown,
+    source: Source,
+    out: Path,
+    progress: Progress,
+    *,
+    cache: Path | None = None,
+    similar: float = 0.9,
+    page: Path | None = None,
+) -> Findings:
+    """Write each image's features to `out` (.npz or .parquet), judge and list what they show.
+
+    `similar`: least cosine of centred features of images that are then compared pixel by pixel. `cache`: a folder that
+    keeps every image's features by content, so that only what changed is computed. Raises UserError: an unknown ending,
+    an unreadable image; MissingExtra without scikit-learn, or pyarrow for .parquet.
+    """
+    if out.suffix not in ENDINGS:
+        raise not_one_of(f"--out {out}: ending", out.suffix, ENDINGS)
+    began = time.monotonic()
+    embedded, computed = shown_features(images, source, cache, progress)
+    seconds = time.monotonic() - began
+    save_features(out, embedded)
+    progress.start(3, "looking at the features")
+    judged = baselines(embedded)
+    progress.advance()
+    twins = duplicates(embedded, similar)
+    progress.advance()
+    wrong = mislabelled(embedded)
+    progress.advance()
+    if page:
+        write_page(page, embedded, twins, wrong)
+    return Findings(
+        model=source.model,
+        weights=source.weights,
+        images=len(images.items),
+        dimensions=embedded.features.shape[1],
+        seconds=round(seconds, 2),
+        computed=computed,
+        baselines=judged,
+        duplicates=twins,
+        mislabelled=wrong,
+        out=str(out),
+        page=str(page) if page else None,
+    )

@@ -1,0 +1,180 @@
+"""What a backbone hands to its head, for every image of a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+
+from edgecnn.artifact import Preprocess, sha256_of, write_atomically
+from edgecnn.data import SPLITS, Item, load_folder
+from edgecnn.errors import BadImage, UserError
+from edgecnn.imaging import EXTENSIONS, Preparer
+from edgecnn.models import build, head_of, load_module
+from edgecnn.train.progress import Progress
+
+Features = NDArray[np.float32]
+"""(n, d)."""
+THUMBNAIL = 32
+"""Side in pixels of the grey pictures by which duplicates are confirmed."""
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The images of a folder."""
+
+    root: Path
+    items: tuple[Item, ...]
+    """Label -1 where the folder has no classes."""
+    classes: tuple[str, ...]
+    """Empty where it has none."""
+    splits: tuple[str, ...]
+    """Of each item: train, val, test; empty text without classes."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The network whose features are taken."""
+
+    module: nn.Module
+    model: str
+    weights: str
+    preprocess: Preprocess
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Images and their features."""
+
+    images: Shown
+    features: Features
+    thumbnails: NDArray[np.float32]
+    """(n, 1024): grey, mean 0, length 1."""
+    meta: dict[str, Any]
+
+
+def from_model(model: str, weights: str | None, size: int | None, fit: str) -> Source:
+    """A network by name. Raises UserError as `build` does."""
+    built = build(model, 2, weights, size=size)
+    return Source(built.module, built.name, built.weights, built.preprocess.model_copy(update={"fit": fit}))
+
+
+def from_checkpoint(run: Path) -> Source:
+    """A network that was fine-tuned here. Raises UserError where the folder is damaged."""
+    checkpoint, module = load_module(run)
+    return Source(module, checkpoint.model, f"checkpoint:{run.name}", checkpoint.preprocess)
+
+
+def read_images(
+    root: Path, *, seed: int = 0, good: str | None = None, skip_unreadable: bool = False, min_per_class: int = 0
+) -> Shown:
+    """A folder of classes, or of images without any. UserError: no such folder, no images, unreadable ones."""
+    flat = sorted(p for p in root.iterdir() if p.suffix.lower() in EXTENSIONS) if root.is_dir() else []
+    if flat:
+        items = tuple(Item(path, path.name, -1, sha256_of(path.read_bytes())) for path in flat)
+        return Shown(root, items, (), ("",) * len(items))
+    data = load_folder(root, seed=seed, good=good, skip_unreadable=skip_unreadable, min_per_class=min_per_class)
+    rows = sorted(((item, split) for split in SPLITS for item in data.split(split)), key=lambda row: row[0].name)
+    return Shown(root, tuple(item for item, _ in rows), data.classes, tuple(split for _, split in rows))
+
+
+def shown_features(images: Shown, source: Source, cache: Path | None, progress: Progress) -> tuple[Embedded, int]:
+    """Features and thumbnails of all images, and how many were computed rather than read from the cache."""
+    key = _network_hash(source) if cache else ""
+    stored = [_cached(cache, key, item) for item in images.items]
+    missing = [place for place, rows in enumerate(stored) if rows is None]
+    preparer = Preparer(source.preprocess)
+    progress.start(len(missing), "computing features")
+    for start in range(0, len(missing), _BATCH):
+        places = missing[start : start + _BATCH]
+        prepared = [_prepared(images.items[place], preparer) for place in places]
+        rows = features_of(source, np.stack([pixels for pixels, _ in prepared]))
+        for place, row, (_, thumbnail) in zip(places, rows, prepared, strict=True):
+            stored[place] = (row, thumbnail)
+            if cache:
+                _keep(cache, key, images.items[place], row, thumbnail)
+        progress.advance(len(places))
+    found = [rows for rows in stored if rows is not None]
+    meta = {"model": source.model, "weights": source.weights, "preprocess": source.preprocess.model_dump(mode="json")}
+    features, thumbnails = (np.stack([rows[which] for rows in found]) for which in (0, 1))
+    return Embedded(images, features, thumbnails, meta), len(missing)
+
+
+def features_of(source: Source, pixels: NDArray[np.uint8]) -> Features:
+    """uint8 (n, h, w, 3) to what the head gets, float32 (n, d): a map is averaged over its places, tokens likewise."""
+    given: list[Tensor] = []
+    mean = torch.tensor(source.preprocess.mean).view(1, 3, 1, 1)
+    std = torch.tensor(source.preprocess.std).view(1, 3, 1, 1)
+    images = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    module = source.module.to(memory_format=torch.channels_last).eval()
+    handle = head_of(module)[1].register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
+    try:
+        with torch.no_grad():
+            module(images.contiguous(memory_format=torch.channels_last))
+    finally:
+        handle.remove()
+    found = given[0]
+    if found.ndim == 4:
+        found = found.mean(dim=(2, 3))
+    elif found.ndim == 3:
+        found = found.mean(dim=1)
+    rows: Features = found.float().contiguous().numpy()
+    return rows
+
+
+def labels_of(images: Shown) -> NDArray[np.int64]:
+    """int64 (n,)."""
+    return np.array([item.label for item in images.items], np.int64)
+
+
+def places_in(images: Shown, splits: Sequence[str]) -> NDArray[np.int64]:
+    """Positions of the images of these splits."""
+    return np.flatnonzero(np.isin(np.array(images.splits), list(splits)))
+
+
+def _prepared(item: Item, preparer: Preparer) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    try:
+        pixels = np.array(preparer.prepare(item.path.read_bytes()))
+    except OSError as error:
+        raise UserError(f"{item.path}: cannot be read ({error.strerror})") from None
+    except BadImage as error:
+        raise UserError(f"{item.path}: {error}: mend or remove it") from None
+    small = Image.fromarray(pixels).convert("L").resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BILINEAR)
+    grey = np.asarray(small, np.float32).ravel()
+    grey = grey - grey.mean()
+    length = float(np.linalg.norm(grey))
+    return pixels, grey / length if length > 1e-6 else grey
+
+
+def _network_hash(source: Source) -> str:
+    """Of every number that the features depend on but the image."""
+    digest = hashlib.sha256(f"{source.preprocess.model_dump_json()} {source.module}".encode())
+    for name, tensor in source.module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _cached(cache: Path | None, key: str, item: Item) -> tuple[Features, NDArray[np.float32]] | None:
+    path = cache / key / f"{item.sha256}.npz" if cache else None
+    if path is None or not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as rows:
+        return rows["features"], rows["thumbnail"]
+
+
+def _keep(cache: Path, key: str, item: Item, row: Features, thumbnail: NDArray[np.float32]) -> None:
+    (cache / key).mkdir(parents=True, exist_ok=True)
+    stream = io.BytesIO()
+    np.savez(stream, features=row, thumbnail=thumbnail)
+    write_atomically(cache / key / f"{item.sha256}.npz", stream.getvalue())
