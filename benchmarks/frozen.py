@@ -3,8 +3,8 @@
     python benchmarks/frozen.py --shared SHARED --work WORK
     python benchmarks/frozen.py --table            # the stored rows as Markdown
 
-SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with ImageNet weights at 224×224 on some of the
-magnetic tiles, 25 epochs each. The plain loop runs the whole network over augmented images in every epoch, the frozen
+SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with ImageNet weights on some of the magnetic
+tiles, 25 epochs each. The plain loop runs the whole network over augmented images in every epoch, the frozen
 layers without gradients; it is this package's own loop with --views 0. Both sides read pixels that were prepared
 beforehand, so neither pays for decoding. They take turns, epoch by epoch of the plain one being too long to interleave
 closer: once, plain, once. Time is the whole run's, with what is computed once and the validation after each epoch.
@@ -33,8 +33,10 @@ from edgecnn.train import TrainOptions, fine_tune, prepared
 from edgecnn.train.progress import Silent
 
 RESULTS = Path(__file__).parent / "results" / "frozen.jsonl"
-EPOCHS, SIZE, EVERY = 25, 224, 6
-"""Every sixth training and validation image: the plain loop takes minutes as it is."""
+EPOCHS = 25
+CASES = {"head": (224, 6), "last": (160, 2)}
+"""Recipe to input side, and which share of the training and validation images is taken (1 in so many): the plain loop
+takes minutes as it is."""
 
 
 def main() -> None:
@@ -44,11 +46,12 @@ def main() -> None:
         print(table([json.loads(line) for line in RESULTS.read_text().splitlines()]))
         return
     whole = load_folder(arguments.shared / "data" / "defect_magnetic_tile" / "images")
-    data = dataclasses.replace(whole, train=whole.train[::EVERY], val=whole.val[::EVERY])
     weights = arguments.shared / "weights" / "mobilenet_v2" / "mobilenet_v2.safetensors"
-    for recipe in ("head", "last"):
+    for recipe in arguments.recipe or CASES:
+        size, every = CASES[recipe]
+        data = dataclasses.replace(whole, train=whole.train[::every], val=whole.val[::every])
         for turn, side in enumerate(("once", "plain", "once")):
-            row = measure(data, weights, recipe, side, arguments.work)
+            row = measure(data, weights, recipe, side, size, arguments.work)
             line = json.dumps({**row, "turn": turn})
             print(line, flush=True)
             RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +59,7 @@ def main() -> None:
                 stream.write(line + "\n")
 
 
-def measure(data: Dataset, weights: Path, recipe: str, side: str, work: Path) -> dict[str, Any]:
+def measure(data: Dataset, weights: Path, recipe: str, side: str, size: int, work: Path) -> dict[str, Any]:
     """One run."""
     options = TrainOptions(
         model="torchvision:mobilenet_v2",
@@ -64,13 +67,13 @@ def measure(data: Dataset, weights: Path, recipe: str, side: str, work: Path) ->
         recipe=recipe,  # type: ignore[arg-type]
         epochs=EPOCHS,
         patience=EPOCHS,
-        size=SIZE,
+        size=size,
         views=0 if side == "plain" else None,
     )
     out, cache = work / "run", work / "cache"
     for split in ("train", "val"):  # nobody pays for decoding
         fine = sorted(data.split(split), key=lambda item: (item.sha256, item.label, item.name))
-        prepared(fine, _preprocess(), cache, Silent())
+        prepared(fine, _preprocess(size), cache, Silent())
     for folder in (out, *(path for path in cache.iterdir() if path.is_dir())):
         shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
@@ -92,7 +95,7 @@ def measure(data: Dataset, weights: Path, recipe: str, side: str, work: Path) ->
         "test": len(items),
         "right": int((decided == np.array([item.label for item in items])).sum()),
         "val_balanced": checkpoint.metrics.val_balanced,
-        "size": SIZE,
+        "size": size,
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).date().isoformat(),
         "host": fingerprint().model_dump(mode="json"),
@@ -101,30 +104,32 @@ def measure(data: Dataset, weights: Path, recipe: str, side: str, work: Path) ->
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: median seconds of both sides, their ratio, and test images decided rightly."""
-    lines = [
-        "| recipe | plain loop, s | computed once, s | ratio | right, plain | right, once |",
-        "|---|---|---|---|---|---|",
-    ]
-    for recipe in ("head", "last"):
-        sides = {
-            side: [row for row in rows if (row["recipe"], row["side"]) == (recipe, side)] for side in ("plain", "once")
-        }
+    lines = ["| recipe | images, side | plain loop, s | computed once, s | ratio | right, plain | right, once |"]
+    lines.append("|---|---|---|---|---|---|---|")
+    for case in sorted({_case(row) for row in rows}):
+        sides = {side: [r for r in rows if _case(r) == case and r["side"] == side] for side in ("plain", "once")}
         plain, once = (statistics.median(row["seconds"] for row in sides[side]) for side in ("plain", "once"))
         right = [f"{sides[side][-1]['right']} of {sides[side][-1]['test']}" for side in ("plain", "once")]
-        lines.append(f"| {recipe} | {plain:.0f} | {once:.1f} | {plain / once:.1f} × | {right[0]} | {right[1]} |")
+        times = f"{plain:.0f} | {once:.1f} | {plain / once:.1f} ×"
+        lines.append(f"| {case[0]} | {case[1]}, {case[2]} px | {times} | {right[0]} | {right[1]} |")
     return "\n".join(lines)
 
 
-def _preprocess() -> Any:
+def _case(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["recipe"], row["train"], row["size"]
+
+
+def _preprocess(size: int) -> Any:
     from edgecnn.models import build
 
-    return build("torchvision:mobilenet_v2", 2, "none", size=SIZE).preprocess
+    return build("torchvision:mobilenet_v2", 2, "none", size=size).preprocess
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, help="folder with data/ and weights/")
     parser.add_argument("--work", type=Path, help="folder for runs; overwritten")
+    parser.add_argument("--recipe", choices=tuple(CASES), action="append")
     parser.add_argument("--table", action="store_true", help="print the stored rows")
     arguments = parser.parse_args()
     if not arguments.table and not (arguments.shared and arguments.work):

@@ -21,14 +21,13 @@ from edgecnn.models import stages
 from edgecnn.plan.freeze_map import COMPARED, recipe_for
 from edgecnn.plan.sample import Sample
 from edgecnn.train import augment
+from edgecnn.train.task import views_of
 from edgecnn.transfer import param_groups, trained_stages
 
 PROBE_BATCH = 16
 """Images in a timed batch, at most."""
 _ROUNDS = 3
 """Timed batches, after one that is not; their median counts."""
-VIEWS = 4
-"""Augmented variants of an image for which `last` computes the frozen part once."""
 WORTH = 1.1
 """Times faster from which a setting is recommended."""
 _HOPELESS = 3.0
@@ -166,7 +165,7 @@ def _estimate(
 
 def _assumptions(batch: int, cuttable: bool) -> tuple[str, ...]:
     cut = (
-        f"the frozen part is computed once: of 1 view for head, of {VIEWS} for last"
+        "the frozen part is computed once: of 1 view for head, of 4 or, for few images, more for last"
         if cuttable
         else "this network cannot be cut before its last stages: last runs all of it in every epoch"
     )
@@ -184,7 +183,7 @@ def _cost(
     """Without preparing the images, which every recipe needs."""
     train, val = images
     once = recipe.name == "head" or (recipe.thawed < 1 and cuttable)
-    views = (1 if recipe.name == "head" else min(VIEWS, recipe.epochs)) if once else 0
+    views = max(1, views_of(recipe, train)) if once else 0
     augmented = 0.0 if recipe.name == "head" else augment_s
     once_s = (views * train * (parts.frozen + augmented) + val * parts.frozen) / batch if once else 0.0
     before, varied = (0.0, 0.0) if once else (parts.frozen, augmented)

@@ -70,6 +70,10 @@ def fine_tune(
     device = usable_device(options.device)
     fabric = launch(device, options)
     first = fabric.is_global_zero
+    if options.batch < 2 * fabric.world_size:
+        raise UserError(
+            f"--batch {options.batch}: {fabric.world_size} processes share it: at least {2 * fabric.world_size}"
+        )
     progress = progress if progress and first else Silent()
     identity = identity_of(data, options)
     finished = open_folder(out, identity, restart) if first else None
@@ -80,8 +84,11 @@ def fine_tune(
         # Not before the network is built: a wrong weights file leaves nothing behind.
         if first:
             write_atomically(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
-        if worth_comparing(options) and fabric.world_size == 1:
-            start = _by_evidence(data, options, start, cache or out / CACHE, out, progress)
+        if worth_comparing(options):
+            if fabric.world_size == 1:
+                start = _by_evidence(data, options, start, cache or out / CACHE, out, progress)
+            else:
+                progress.text(f"several processes do not compare recipes: {start.recipe.name}, {start.reason}")
         task = task_of(data, options, start, cache or out / CACHE, progress)
         position = train(task, out, progress) if start.recipe.name != "none" else Position((), 0, {})
         task.module.load_state_dict(position.best, strict=False)
@@ -98,7 +105,7 @@ def _by_evidence(
     """The start with the recipe that did best on the data itself."""
 
     def build(recipe: Recipe) -> Start:
-        asked = options.model_copy(update={"recipe": recipe.name, "epochs": None, "lr": options.lr, "decay": None})
+        asked = options.model_copy(update={"recipe": recipe.name, "epochs": None, "decay": None})
         return start_of(data, asked, start.fabric, (recipe, ""))
 
     evidence, recipe = gather(data, options, build, cache, out, progress)

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from edgecnn.train.options import TrainOptions
 from edgecnn.train.progress import Progress, Silent
 from edgecnn.train.sources import Source, pixel_source, prepared, subset
 from edgecnn.train.state import Epoch
-from edgecnn.train.task import Start, Task, computed_once, cut_for, key_of, ordered
+from edgecnn.train.task import Start, Task, computed_once, cut_for, key_of, ordered, views_of, with_options
 from edgecnn.transfer import EMBEDDED_RECIPE, RECIPES, fixed_features
 
 CANDIDATES: tuple[RecipeName, ...] = ("head", "last", "all", "progressive", "scratch")
@@ -90,8 +89,8 @@ def gather(
 ) -> tuple[Evidence, Recipe]:
     """Try every recipe on the training and validation images and choose the best; the test split is never read.
 
-    `out` keeps finished trials, so that a killed run goes on with the next. The head is trained on
-    features computed once, partial recipes on activations computed once.
+    `out` keeps the folds and epochs that the clock allowed, and finished trials: a killed run goes on with the next.
+    The head is trained on features computed once, partial recipes on activations computed once.
     """
     file = out / EVIDENCE if out else None
     recipes = _recipes(options)
@@ -100,7 +99,7 @@ def gather(
         return found, recipes[found.chosen]
     started = time.monotonic()
     lab = _Lab(data, options, build, cache, progress)
-    plan = _plan(lab, recipes)
+    plan = _kept_plan(lab, recipes, out / STATE / "plan.json" if out else None)
     trials = [_tried(lab, recipes[name], *plan[name], out) for name in plan]
     evidence = _judge(lab, trials, (time.monotonic() - started) / 60)
     if file:
@@ -171,16 +170,18 @@ def _recipes(options: TrainOptions) -> dict[RecipeName, Recipe]:
     found = {name: RECIPES[name] for name in names}
     if options.model in EMBEDDED and "all" in found:
         found["all"] = EMBEDDED_RECIPE
-    return {name: _given(recipe, options) for name, recipe in found.items()}
+    return {name: with_options(recipe, options) for name, recipe in found.items()}
 
 
-def _given(recipe: Recipe, options: TrainOptions) -> Recipe:
-    given: dict[str, Any] = {"decay_by": options.decay_by}
-    if options.epochs:
-        given["epochs"] = options.epochs
-    if options.decay:
-        given["decay"] = options.decay
-    return recipe.model_copy(update=given)
+def _kept_plan(lab: _Lab, recipes: dict[RecipeName, Recipe], file: Path | None) -> dict[RecipeName, tuple[int, int]]:
+    """The plan that an earlier process had made, else one made now."""
+    if file and file.is_file():
+        return {name: (folds, epochs) for name, (folds, epochs) in json.loads(file.read_bytes()).items()}
+    plan = _plan(lab, recipes)
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, json.dumps(plan))
+    return plan
 
 
 def _plan(lab: _Lab, recipes: dict[RecipeName, Recipe]) -> dict[RecipeName, tuple[int, int]]:
@@ -220,7 +221,7 @@ def _probe(lab: _Lab, recipe: Recipe) -> tuple[float, float]:
     once = 0.0 if net is start.built.module else (time.monotonic() - began) * len(pixels.labels) / len(few)
     task = _task(lab, start, net, rows, subset(rows, np.arange(min(8, len(few)))))
     row = train(task, None, Silent()).history[0]
-    views = 2 if recipe.name == "head" else 5  # with the one without augmentation
+    views = 1 + max(1, views_of(recipe, len(pixels.labels), lab.options))  # with the one without augmentation
     return views * once, row.seconds * len(pixels.labels) * (1 - 1 / _FOLDS) / len(few)
 
 

@@ -23,8 +23,9 @@ from edgecnn.train.progress import Progress
 from edgecnn.train.sources import Source, frozen_source, pixel_source, prepared
 from edgecnn.transfer import choose_recipe, from_scratch, recipe_named, trained_stages
 
-_VIEWS = 4
-"""Augmented variants of an image that a recipe with a frozen part trains on, where nobody says how many."""
+_VIEWS, _SEEN = 4, 2_000
+"""Augmented variants of an image that a recipe with a frozen part trains on, where nobody says how many: at least so
+many, and for few images enough to see so many different pictures."""
 
 
 @dataclass(frozen=True)
@@ -119,21 +120,28 @@ def computed_once(
     train, val = sources
     one = half.front(train.batch(np.arange(1), None)).numel() * 4 / 2**30
     count, val_count = len(train.labels), len(val.labels)
-    augmented = options.views is not None or recipe.name != "head"
-    wanted = min(options.views or _VIEWS, recipe.epochs) if augmented and options.augment != "none" else 1
+    wanted = views_of(recipe, count, options)
     room = int((options.disk_gib / one - val_count) / max(1, count))
-    views = max(1, min(wanted, room))
-    if views < wanted:
+    views = max(1, min(wanted or 1, room))
+    if views < (wanted or 1):
         progress.text(f"{views} of {wanted} augmented views fit into {options.disk_gib:g} GiB (--disk-gib)")
-    shown: list[int | None] = [*range(1, views + 1)] if augmented and options.augment != "none" else [None]
+    shown: list[int | None] = [*range(1, views + 1)] if wanted else [None]
     progress.text(
         f"computed once: everything before {half.name}, {len(shown)} view{'s' * (len(shown) > 1)} of {count} images, "
         f"{1024 * one * (count * len(shown) + val_count):.0f} MiB"
     )
     return (
-        frozen_source(half, train, shown, folder / "train", options.batch, progress),
-        frozen_source(half, val, [None], folder / "val", options.batch, progress),
+        frozen_source(half, train, shown, folder / "train", options, progress),
+        frozen_source(half, val, [None], folder / "val", options, progress),
     )
+
+
+def views_of(recipe: Recipe, images: int, options: TrainOptions | None = None) -> int:
+    """Augmented views of each of so many training images for which the frozen part is computed; 0: one, unaugmented."""
+    asked = options.views if options else None
+    if (recipe.name == "head" and asked is None) or (options and options.augment == "none"):
+        return 0
+    return min(asked or max(_VIEWS, _SEEN // max(1, images)), recipe.epochs)
 
 
 def with_options(recipe: Recipe, options: TrainOptions) -> Recipe:
