@@ -108,12 +108,13 @@ def test_random_weights_leave_nothing_to_compare(data: Dataset, tmp_path: Path) 
 def test_negative_transfer_a_plateau_and_overfitting_are_named() -> None:
     better = trial("scratch", (0.9,), [1.0, 0.6, 0.4])
     worse = trial("head", (0.5,), [1.2, 1.1, 1.0])
-    assert "negative transfer: validation loss 1.000" in symptoms([worse, better])[0]
-    assert symptoms([trial("head", (0.9,), [0.9, 0.5, 0.2]), better]) == ()
+    assert "negative transfer: validation loss 1.000" in symptoms([worse, better], "scratch")[0]
+    assert symptoms([trial("head", (0.9,), [0.9, 0.5, 0.2]), better], "head") == ()
     flat = trial("head", (0.5,), [1.0] * 8)
-    assert symptoms([flat])[0].startswith("plateau: head's")
+    assert symptoms([flat], "head")[0].startswith("plateau: head's")
     rising = trial("all", (0.9,), [1.0, 0.5, 0.4, 0.4, 0.5, 0.6], [1.0, 0.8, 0.6, 0.5, 0.3, 0.2])
-    assert symptoms([rising])[0].startswith("overfitting: all's")
+    assert symptoms([rising], "all")[0].startswith("overfitting: all's")
+    assert symptoms([rising, flat], "scratch") == ()
 
 
 @given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.integers(1, 3))

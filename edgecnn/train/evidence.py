@@ -112,8 +112,8 @@ def worth_comparing(options: TrainOptions) -> bool:
     return options.recipe == "auto" and options.minutes > 0 and len(_recipes(options)) > 1
 
 
-def symptoms(trials: Sequence[Trial]) -> tuple[str, ...]:
-    """What the trials show of trouble: negative transfer, a plateau, overfitting."""
+def symptoms(trials: Sequence[Trial], chosen: RecipeName) -> tuple[str, ...]:
+    """What the trials show of trouble: negative transfer, and a plateau or overfitting of the chosen one."""
     found = []
     scratch = next((trial for trial in trials if trial.recipe == "scratch"), None)
     transferred = [trial for trial in trials if trial.recipe != "scratch"]
@@ -125,7 +125,7 @@ def symptoms(trials: Sequence[Trial]) -> tuple[str, ...]:
                 f"above {scratch.loss:.3f} from scratch: the weights' domain is far from these images; train from "
                 "scratch (--recipe scratch) or take other weights"
             )
-    for trial in transferred:
+    for trial in [trial for trial in transferred if trial.recipe == chosen]:
         losses = [row.val_loss for row in trial.history]
         half = len(losses) // 2
         if half < 3:
@@ -277,7 +277,7 @@ def _judge(lab: _Lab, trials: Sequence[Trial], minutes: float) -> Evidence:
         trials=tuple(trials),
         chosen=best.recipe,
         reason=f"{reason}; {others}" if others else reason,
-        symptoms=symptoms(trials),
+        symptoms=symptoms(trials, best.recipe),
         minutes=minutes,
         limit_minutes=lab.options.minutes,
     )
