@@ -15,13 +15,17 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from edgecnn.cli import embed as verb
+from edgecnn.data import Item, load_folder
 from edgecnn.data.surfaces import write_demo_data
-from edgecnn.embeddings import Findings, embed, load_features, read_images
-from edgecnn.embeddings.features import Source, features_of, from_model
+from edgecnn.embeddings import Embedded, Findings, Shown, embed, images_of_run, load_features, read_images
+from edgecnn.embeddings.features import Source, features_of, from_checkpoint, from_model
+from edgecnn.embeddings.suspects import duplicates
 from edgecnn.errors import UserError
 from edgecnn.models import head_of
+from edgecnn.train import fine_tune
 from edgecnn.train.progress import Silent
 from tests.conftest import encode, picture
+from tests.training import options, write_images
 
 EMBEDDED = "edgecnn_mobilenetv2_035"
 
@@ -171,3 +175,107 @@ def test_the_verb_prints_and_speaks_json(surfaces: Path, tmp_path: Path) -> None
     assert done.exit_code == 0
     assert json.loads(done.stdout)["images"] == 150
     assert "linear probe" in CliRunner().invoke(app, words, catch_exceptions=False).stdout
+
+
+@pytest.mark.parametrize(("model", "weights"), [(EMBEDDED, None), ("torchvision:mobilenet_v2", "none")])
+def test_another_process_finds_the_cache(model: str, weights: str | None, tmp_path: Path) -> None:
+    """A network that is built anew has a new head; its features are the same."""
+    write_images(tmp_path / "images", (4, 4, 4))
+    for name, computed in (("a", 12), ("b", 0)):
+        source = from_model(model, weights, 32, "stretch")
+        assert (
+            find(tmp_path / "images", source, tmp_path / f"{name}.npz", cache=tmp_path / "cache").computed == computed
+        )
+    fresh = find(tmp_path / "images", from_model(model, weights, 32, "stretch"), tmp_path / "c.npz")
+    assert fresh.computed == 12
+    kept, anew = (load_features(tmp_path / f"{name}.npz")[0] for name in ("b", "c"))
+    np.testing.assert_allclose(kept, anew, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_power_cut_left_in_the_cache_is_computed_anew(source: Source, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", (4, 4, 4))
+    find(tmp_path / "images", source, tmp_path / "a.npz", cache=tmp_path / "cache")
+    stored = sorted((tmp_path / "cache").rglob("*.npz"))
+    whole = stored[2].read_bytes()
+    for path, damaged in zip(stored, (b"", b"cut off", whole[:200]), strict=False):
+        path.write_bytes(damaged)
+    assert find(tmp_path / "images", source, tmp_path / "b.npz", cache=tmp_path / "cache").computed == 3
+
+
+def test_an_image_beside_the_class_folders_does_not_hide_them(tmp_path: Path) -> None:
+    write_images(tmp_path, (4, 4, 4))
+    (tmp_path / "overview.png").write_bytes(encode(picture(0)))
+    assert read_images(tmp_path).classes == ("dark", "light", "striped")
+
+
+def test_unusable_images_without_classes_are_refused_or_listed(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(encode(picture(0)))
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"1 of 2 images unusable \(broken.jpg.*--skip-unreadable"):
+        read_images(tmp_path)
+    images = read_images(tmp_path, skip_unreadable=True)
+    assert [item.name for item in images.items] == ["0.png"]
+    assert [problem.name for problem in images.left_out] == ["broken.jpg"]
+
+
+def test_one_image_under_two_labels_is_named(source: Source, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", (6, 6, 6))
+    shutil.copyfile(tmp_path / "images" / "dark" / "0.png", tmp_path / "images" / "light" / "same.png")
+    left_out = find(tmp_path / "images", source, tmp_path / "f.npz").left_out
+    assert [line.split(":")[0] for line in left_out] == ["dark/0.png", "light/same.png"]
+
+
+def test_an_image_that_changes_meanwhile_is_refused(source: Source, tmp_path: Path) -> None:
+    write_images(tmp_path / "images", (4, 4, 4))
+    images = read_images(tmp_path / "images")
+    images.items[0].path.write_bytes(encode(picture(1)))
+    with pytest.raises(UserError, match="its bytes changed"):
+        embed(images, source, tmp_path / "f.npz", Silent(), cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("ending", [".npz", ".parquet"])
+def test_other_files_are_no_features(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"f{ending}"
+    with pytest.raises(UserError, match="no such file"):
+        load_features(path)
+    for content in (b"", b"PK but no more", encode(picture(0))):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="holds no features"):
+            load_features(path)
+
+
+def test_the_same_light_does_not_make_the_same_picture() -> None:
+    """Three rough surfaces under one lamp; only the last one is the first again, a little noisier."""
+    rng = np.random.default_rng(0)
+    lamp = np.linspace(-1, 1, 32)[:, None] + np.linspace(-1, 1, 32)
+    first, second = rng.normal(0, 0.1, (2, 32, 32))
+    grey = np.stack([lamp + first, lamp + second, lamp + first + rng.normal(0, 0.01, (32, 32))]).reshape(3, -1)
+    grey -= grey.mean(1, keepdims=True)
+    thumbnails = (grey / np.linalg.norm(grey, axis=1, keepdims=True)).astype(np.float32)
+    assert thumbnails[0] @ thumbnails[1] > 0.97
+    items = tuple(Item(Path(name), name, -1, name) for name in "abc")
+    shown = Shown(Path(), items, (), ("",) * 3)
+    found = duplicates(Embedded(shown, rng.normal(size=(3, 4)).astype(np.float32), thumbnails, {}), -1.0)
+    assert [(pair.first, pair.second) for pair in found] == [("a", "c")]
+
+
+def test_a_run_is_judged_on_its_own_test_images(tmp_path: Path) -> None:
+    write_images(tmp_path / "data")
+    data = load_folder(tmp_path / "data", seed=5)
+    fine_tune(data, options(recipe="head", epochs=1, seed=5), tmp_path / "run", Silent())
+    images = images_of_run(tmp_path / "data", tmp_path / "run")
+    tested = {item.name for item, split in zip(images.items, images.splits, strict=True) if split == "test"}
+    assert tested == {item.name for item in data.test}
+    source = from_checkpoint(tmp_path / "run")
+    assert source.preprocess.height == 32
+    assert find(tmp_path / "data", source, tmp_path / "f.npz").images == len(images.items)
+    app = typer.Typer()
+    verb.register(app)
+    words = [str(tmp_path / "data"), "--out", str(tmp_path / "g.npz"), "--checkpoint", str(tmp_path / "run")]
+    assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
+    assert (
+        set(load_features(tmp_path / "g.npz")[1]["path"][load_features(tmp_path / "g.npz")[1]["split"] == "test"])
+        == tested
+    )
+    with pytest.raises(UserError, match="--checkpoint brings its own"):
+        CliRunner().invoke(app, [*words, "--size", "64"], catch_exceptions=False)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecnn.cli.extras import need_training
-from edgecnn.cli.options import Fit, Good, Json, Model, Seed, Size, Skip, Weights
+from edgecnn.cli.options import Fit, Good, Json, Seed, Size, Skip, Weights
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from edgecnn.embeddings import Findings
 
+_MODEL = "mobilenetv2_100"
 _SHOWN = 12
 """Suspects of each kind on the screen; --json and --page have all, or most."""
 
@@ -27,9 +30,9 @@ def register(app: typer.Typer) -> None:
 def embed(
     data: Annotated[Path, typer.Argument(help="Folder: <class>/*.jpg, split or not, or images without classes.")],
     out: Annotated[Path, typer.Option(help="Features with paths, labels and splits: .npz or .parquet.")],
-    model: Model = "mobilenetv2_100",
+    model: Annotated[str | None, typer.Option(help=f"timm or torchvision network. Default: {_MODEL}.")] = None,
     weights: Weights = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Run folder whose network is taken instead.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Run folder whose network and split are taken.")] = None,
     size: Size = None,
     fit: Fit = "stretch",
     similar: Annotated[
@@ -46,16 +49,21 @@ def embed(
     need_training()
     from edgecnn.cli.show import progress_bar
     from edgecnn.embeddings import embed as run
-    from edgecnn.embeddings import read_images
+    from edgecnn.embeddings import images_of_run, read_images
     from edgecnn.embeddings.features import from_checkpoint, from_model
-    from edgecnn.errors import not_one_of
+    from edgecnn.errors import UserError, not_one_of
 
     if fit not in ("stretch", "center-crop"):
         raise not_one_of("--fit", fit, ("stretch", "center-crop"))
-    source = from_checkpoint(checkpoint) if checkpoint else from_model(model, weights, size, fit)
+    if checkpoint and (model or weights or size or fit != "stretch"):
+        raise UserError("--checkpoint brings its own network and size: leave out --model, --weights, --size and --fit")
+    source = from_checkpoint(checkpoint) if checkpoint else from_model(model or _MODEL, weights, size, fit)
     with progress_bar() as bar:
         bar.start(1, f"reading {data}")
-        images = read_images(data, seed=seed, good=good, skip_unreadable=skip_unreadable)
+        if checkpoint:
+            images = images_of_run(data, checkpoint)
+        else:
+            images = read_images(data, seed=seed, good=good, skip_unreadable=skip_unreadable)
         findings = run(images, source, out, bar, cache=cache, similar=similar, page=page)
     if as_json:
         print(findings.model_dump_json(indent=1))
@@ -89,14 +97,13 @@ def _show(findings: Findings) -> None:
             f"{one.neighbours_agree:.0%} of its neighbours agree",
             markup=False,
         )
+    for line in findings.left_out:
+        output.print(f"left out: {line}", markup=False)
     if findings.page:
         output.print(f"page: {findings.page}")
 
 
-def _show_duplicates(findings: Findings, output: object) -> None:
-    from rich.console import Console
-
-    assert isinstance(output, Console)
+def _show_duplicates(findings: Findings, output: Console) -> None:
     twins = findings.duplicates
     leaks = sum(pair.straddles for pair in twins)
     exact = sum(pair.exact for pair in twins)

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 
 from edgecnn.artifact import Frozen
-from edgecnn.embeddings.baselines import Baseline, baselines
-from edgecnn.embeddings.features import Embedded, Shown, Source, read_images, shown_features
-from edgecnn.embeddings.files import ENDINGS, load_features, save_features
-from edgecnn.embeddings.page import write_page
+from edgecnn.embeddings.baselines import Baseline, baselines, need_sklearn
+from edgecnn.embeddings.features import Embedded, Shown, Source, images_of_run, read_images, shown_features
+from edgecnn.embeddings.files import ENDINGS, load_features, need_pyarrow, save_features
+from edgecnn.embeddings.page import need_jinja2, write_page
 from edgecnn.embeddings.suspects import Duplicate, Mislabelled, duplicates, mislabelled
 from edgecnn.errors import not_one_of
 from edgecnn.train.progress import Progress
@@ -23,6 +23,7 @@ __all__ = [
     "Shown",
     "Source",
     "embed",
+    "images_of_run",
     "load_features",
     "read_images",
 ]
@@ -43,6 +44,8 @@ class Findings(Frozen):
     """Empty where there are no labels, or too few."""
     duplicates: tuple[Duplicate, ...]
     mislabelled: tuple[Mislabelled, ...]
+    left_out: tuple[str, ...]
+    """Images without features, each with the reason, such as the same image under two labels."""
     out: str
     page: str | None
 
@@ -65,6 +68,7 @@ def embed(
     """
     if out.suffix not in ENDINGS:
         raise not_one_of(f"--out {out}: ending", out.suffix, ENDINGS)
+    _need(images, out, page)
     began = time.monotonic()
     embedded, computed = shown_features(images, source, cache, progress)
     seconds = time.monotonic() - began
@@ -88,6 +92,17 @@ def embed(
         baselines=judged,
         duplicates=twins,
         mislabelled=wrong,
+        left_out=tuple(f"{problem.name}: {problem.reason}" for problem in images.left_out),
         out=str(out),
         page=str(page) if page else None,
     )
+
+
+def _need(images: Shown, out: Path, page: Path | None) -> None:
+    """Raises MissingExtra before anything long begins."""
+    if images.classes:
+        need_sklearn()
+    if out.suffix == ".parquet":
+        need_pyarrow()
+    if page:
+        need_jinja2()

@@ -40,8 +40,9 @@ def baselines(embedded: Embedded) -> tuple[Baseline, ...]:
     counts = Counter(labels[known].tolist())
     if len(counts) < 2 or min(counts.values()) < _FOLDS or not len(test):
         return ()
+    seen = len(known) - -(-len(known) // _FOLDS)  # images outside the largest fold
     candidates = (
-        ("nearest neighbours", [(f"k = {k}, cosine", neighbours(k)) for k in _NEIGHBOURS]),
+        ("nearest neighbours", [(f"k = {k}, cosine", neighbours(k)) for k in _NEIGHBOURS if k <= seen]),
         ("linear probe", [(f"C = {c:g}", probe(c)) for c in _PENALTIES]),
     )
     rows = embedded.features.astype(np.float64)
@@ -55,7 +56,7 @@ def baselines(embedded: Embedded) -> tuple[Baseline, ...]:
 
 def probe(penalty: float) -> Any:
     """Logistic regression on standardised features, scikit-learn's."""
-    _need_sklearn()
+    need_sklearn()
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -67,7 +68,7 @@ def probe(penalty: float) -> Any:
 
 def neighbours(k: int) -> Any:
     """The k most similar images vote."""
-    _need_sklearn()
+    need_sklearn()
     from sklearn.neighbors import KNeighborsClassifier
 
     return KNeighborsClassifier(k, metric="cosine")
@@ -75,7 +76,7 @@ def neighbours(k: int) -> Any:
 
 def folds() -> Any:
     """Stratified, the same ones everywhere."""
-    _need_sklearn()
+    need_sklearn()
     from sklearn.model_selection import StratifiedKFold
 
     return StratifiedKFold(_FOLDS, shuffle=True, random_state=0)
@@ -100,6 +101,7 @@ def _judged(name: str, setting: str, decided: NDArray[np.int64], labels: NDArray
     )
 
 
-def _need_sklearn() -> None:
+def need_sklearn() -> None:
+    """Raises MissingExtra where scikit-learn is not installed."""
     if importlib.util.find_spec("sklearn") is None:
         raise MissingExtra("scikit-learn", "train")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from edgecnn.artifact import Preprocess, sha256_of, write_atomically
-from edgecnn.data import SPLITS, Item, load_folder
+from edgecnn.checkpoint import SPLIT, WEIGHTS
+from edgecnn.data import SPLITS, Dataset, Item, Problem, load_folder, load_split
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import EXTENSIONS, Preparer
 from edgecnn.models import build, head_of, load_module
@@ -27,6 +30,8 @@ Features = NDArray[np.float32]
 THUMBNAIL = 32
 """Side in pixels of the grey pictures by which duplicates are confirmed."""
 _BATCH = 32
+_PROBE = Preprocess(height=32, width=32)
+"""Any small size: the decoder reads the whole file whatever it is asked to return."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,8 @@ class Shown:
     """Empty where it has none."""
     splits: tuple[str, ...]
     """Of each item: train, val, test; empty text without classes."""
+    left_out: tuple[Problem, ...] = ()
+    """Images that are not among the items, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -64,28 +71,37 @@ class Embedded:
 
 
 def from_model(model: str, weights: str | None, size: int | None, fit: str) -> Source:
-    """A network by name. Raises UserError as `build` does."""
-    built = build(model, 2, weights, size=size)
+    """A network by name, random weights the same at every call. Raises UserError as `build` does."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        built = build(model, 2, weights, size=size)
     return Source(built.module, built.name, built.weights, built.preprocess.model_copy(update={"fit": fit}))
 
 
 def from_checkpoint(run: Path) -> Source:
     """A network that was fine-tuned here. Raises UserError where the folder is damaged."""
     checkpoint, module = load_module(run)
-    return Source(module, checkpoint.model, f"checkpoint:{run.name}", checkpoint.preprocess)
+    return Source(module, checkpoint.model, f"checkpoint:{checkpoint.files[WEIGHTS]}", checkpoint.preprocess)
 
 
 def read_images(
     root: Path, *, seed: int = 0, good: str | None = None, skip_unreadable: bool = False, min_per_class: int = 0
 ) -> Shown:
-    """A folder of classes, or of images without any. UserError: no such folder, no images, unreadable ones."""
-    flat = sorted(p for p in root.iterdir() if p.suffix.lower() in EXTENSIONS) if root.is_dir() else []
+    """A folder of classes, or one that holds images and no folders. UserError: neither of them, unreadable images."""
+    flat = _flat(root)
     if flat:
-        items = tuple(Item(path, path.name, -1, sha256_of(path.read_bytes())) for path in flat)
-        return Shown(root, items, (), ("",) * len(items))
-    data = load_folder(root, seed=seed, good=good, skip_unreadable=skip_unreadable, min_per_class=min_per_class)
-    rows = sorted(((item, split) for split in SPLITS for item in data.split(split)), key=lambda row: row[0].name)
-    return Shown(root, tuple(item for item, _ in rows), data.classes, tuple(split for _, split in rows))
+        return _unlabelled(root, flat, skip_unreadable)
+    return _labelled(
+        load_folder(root, seed=seed, good=good, skip_unreadable=skip_unreadable, min_per_class=min_per_class)
+    )
+
+
+def images_of_run(root: Path, run: Path) -> Shown:
+    """The images of a run, split as they were: in another split, some that it was trained on would judge it.
+
+    Raises UserError where an image is gone or its bytes changed.
+    """
+    return _labelled(load_split(root, run / SPLIT))
 
 
 def shown_features(images: Shown, source: Source, cache: Path | None, progress: Progress) -> tuple[Embedded, int]:
@@ -142,9 +158,49 @@ def places_in(images: Shown, splits: Sequence[str]) -> NDArray[np.int64]:
     return np.flatnonzero(np.isin(np.array(images.splits), list(splits)))
 
 
+def _flat(root: Path) -> list[Path]:
+    """The images of a folder that has no folders; else none."""
+    inside = sorted(path for path in root.iterdir() if not path.name.startswith(".")) if root.is_dir() else []
+    if any(path.is_dir() for path in inside):
+        return []
+    return [path for path in inside if path.suffix.lower() in EXTENSIONS]
+
+
+def _unlabelled(root: Path, flat: Sequence[Path], skip_unreadable: bool) -> Shown:
+    preparer = Preparer(_PROBE)
+    items: list[Item] = []
+    unreadable: list[Problem] = []
+    for path in flat:
+        try:
+            encoded = path.read_bytes()
+            preparer.decode(encoded)
+        except BadImage as error:
+            unreadable.append(Problem(path.name, str(error)))
+        except OSError as error:
+            unreadable.append(Problem(path.name, f"cannot be read ({error.strerror})"))
+        else:
+            items.append(Item(path, path.name, -1, sha256_of(encoded)))
+    if unreadable and not (skip_unreadable and items):
+        first = f"{unreadable[0].name}: {unreadable[0].reason}"
+        raise UserError(
+            f"{root}: {len(unreadable)} of {len(flat)} images unusable ({first}): mend or remove, or leave them out "
+            "with --skip-unreadable (one image at least must be left)"
+        )
+    return Shown(root, tuple(items), (), ("",) * len(items), tuple(unreadable))
+
+
+def _labelled(data: Dataset) -> Shown:
+    rows = sorted(((item, split) for split in SPLITS for item in data.split(split)), key=lambda row: row[0].name)
+    items, splits = tuple(item for item, _ in rows), tuple(split for _, split in rows)
+    return Shown(data.root, items, data.classes, splits, data.problems)
+
+
 def _prepared(item: Item, preparer: Preparer) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     try:
-        pixels = np.array(preparer.prepare(item.path.read_bytes()))
+        encoded = item.path.read_bytes()
+        if sha256_of(encoded) != item.sha256:
+            raise UserError(f"{item.path}: its bytes changed while the folder was read: run again")
+        pixels = np.array(preparer.prepare(encoded))
     except OSError as error:
         raise UserError(f"{item.path}: cannot be read ({error.strerror})") from None
     except BadImage as error:
@@ -157,20 +213,30 @@ def _prepared(item: Item, preparer: Preparer) -> tuple[NDArray[np.uint8], NDArra
 
 
 def _network_hash(source: Source) -> str:
-    """Of every number that the features depend on but the image."""
-    digest = hashlib.sha256(f"{source.preprocess.model_dump_json()} {source.module}".encode())
+    """Of every number that the features depend on but the image. The head is none: it is new, and so random."""
+    head_name, head = head_of(source.module)
+    digest = hashlib.sha256(source.preprocess.model_dump_json().encode())
+    for name, part in source.module.named_modules():
+        if part is not head:
+            digest.update(f"{name} {type(part).__name__} {part.extra_repr()}\n".encode())
     for name, tensor in source.module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        if not name.startswith(f"{head_name}."):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]
 
 
 def _cached(cache: Path | None, key: str, item: Item) -> tuple[Features, NDArray[np.float32]] | None:
+    """None, too, for a file that is damaged: it is computed anew."""
     path = cache / key / f"{item.sha256}.npz" if cache else None
     if path is None or not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as rows:
-        return rows["features"], rows["thumbnail"]
+    try:
+        # np.load leaves a file that it opened itself open where it is damaged.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as rows:
+            return rows["features"], rows["thumbnail"]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def _keep(cache: Path, key: str, item: Item, row: Features, thumbnail: NDArray[np.float32]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import write_atomically
 from edgecnn.embeddings.features import Embedded, Features
-from edgecnn.errors import MissingExtra, UserError
+from edgecnn.errors import MissingExtra, UserError, first_line, must_be_file
 
 ENDINGS = (".npz", ".parquet")
 _COLUMNS = ("path", "label", "split", "sha256")
@@ -40,12 +41,20 @@ def save_features(path: Path, embedded: Embedded) -> None:
 
 def load_features(path: Path) -> tuple[Features, dict[str, NDArray[np.str_]], dict[str, Any]]:
     """Features (n, d), the columns path, label, split, sha256, and what made them. UserError for another file."""
+    must_be_file(path, "features, written by `edgecnn embed`")
+    try:
+        return _read(path)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: holds no features ({first_line(error)}; expected a file that `edgecnn embed` wrote)"
+        ) from None
+
+
+def _read(path: Path) -> tuple[Features, dict[str, NDArray[np.str_]], dict[str, Any]]:
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as found:
-            if "features" not in found or "meta" not in found:
-                raise UserError(f"{path}: holds no features (expected a file that `edgecnn embed` wrote)")
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             return found["features"], {name: found[name] for name in _COLUMNS}, json.loads(str(found["meta"]))
-    _need_pyarrow()
+    need_pyarrow()
     import pyarrow.parquet as parquet
 
     table = parquet.read_table(path)
@@ -55,7 +64,7 @@ def load_features(path: Path) -> tuple[Features, dict[str, NDArray[np.str_]], di
 
 
 def _write_parquet(stream: io.BytesIO, columns: dict[str, list[str]], embedded: Embedded) -> None:
-    _need_pyarrow()
+    need_pyarrow()
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -66,6 +75,7 @@ def _write_parquet(stream: io.BytesIO, columns: dict[str, list[str]], embedded: 
     parquet.write_table(table, stream)
 
 
-def _need_pyarrow() -> None:
+def need_pyarrow() -> None:
+    """Raises MissingExtra where pyarrow is not installed."""
     if importlib.util.find_spec("pyarrow") is None:
         raise MissingExtra("pyarrow", "train")

@@ -23,8 +23,7 @@ _SIDE = 160
 
 def write_page(path: Path, embedded: Embedded, twins: Sequence[Duplicate], wrong: Sequence[Mislabelled]) -> None:
     """Write the page whole. MissingExtra without jinja2."""
-    if importlib.util.find_spec("jinja2") is None:
-        raise MissingExtra("jinja2", "report")
+    need_jinja2()
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     places = {item.name: item.path for item in embedded.images.items}
@@ -46,6 +45,12 @@ def write_page(path: Path, embedded: Embedded, twins: Sequence[Duplicate], wrong
         picture=picture,
     )
     write_atomically(path, content)
+
+
+def need_jinja2() -> None:
+    """Raises MissingExtra where jinja2 is not installed."""
+    if importlib.util.find_spec("jinja2") is None:
+        raise MissingExtra("jinja2", "report")
 
 
 def _thumbnail(path: Path) -> str:

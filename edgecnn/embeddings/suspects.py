@@ -13,6 +13,8 @@ from edgecnn.embeddings.features import Embedded, labels_of
 
 SAME_PICTURE = 0.97
 """Least correlation of grey 32×32 pictures of what is called a near duplicate."""
+SAME_WITHOUT_LIGHT = 0.9
+"""Least correlation once the light is taken out: two plain surfaces under one lamp are alike by the lamp alone."""
 _CHUNK = 1024
 _NEIGHBOURS = 10
 _PENALTY = 0.01
@@ -51,20 +53,21 @@ class Mislabelled(Frozen):
 def duplicates(embedded: Embedded, similar: float) -> tuple[Duplicate, ...]:
     """Pairs whose features and whose pixels agree, leaks between splits first. No n × n matrix is held."""
     rows = _unit(embedded.features)
-    images = embedded.images
+    images, unlit = embedded.images, _without_light(embedded.thumbnails)
     found = []
     for start in range(0, len(rows), _CHUNK):
         for first, second in _pairs(rows, start, similar):
-            correlation = float(embedded.thumbnails[first] @ embedded.thumbnails[second])
+            correlation = min(1.0, float(embedded.thumbnails[first] @ embedded.thumbnails[second]))
             one, other = images.items[first], images.items[second]
             exact = one.sha256 == other.sha256
-            if exact or correlation >= SAME_PICTURE:
+            same = correlation >= SAME_PICTURE and float(unlit[first] @ unlit[second]) >= SAME_WITHOUT_LIGHT
+            if exact or same:
                 found.append(
                     Duplicate(
                         first=one.name,
                         second=other.name,
                         exact=exact,
-                        cosine=float(rows[first] @ rows[second]),
+                        cosine=min(1.0, float(rows[first] @ rows[second])),
                         correlation=correlation,
                         straddles=images.splits[first] != images.splits[second],
                         labels_differ=one.label != other.label,
@@ -128,8 +131,18 @@ def _agreement(
 def _pairs(rows: NDArray[np.float32], start: int, similar: float) -> list[tuple[int, int]]:
     """Positions (i, j), i < j, of similar rows, for i in one chunk."""
     cosine = rows[start : start + _CHUNK] @ rows[start:].T
-    left, right = np.nonzero(np.triu(cosine, 1) >= similar)
+    left, right = np.nonzero(np.triu(cosine >= similar, 1))
     return [(start + i, start + j) for i, j in zip(left.tolist(), right.tolist(), strict=True)]
+
+
+def _without_light(thumbnails: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, side²), length 1: less the surface of second degree that fits each best."""
+    side = round(thumbnails.shape[1] ** 0.5)
+    y, x = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j].reshape(2, -1)
+    light = np.linalg.qr(np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], 1))[0].astype(np.float32)
+    left = thumbnails - (thumbnails @ light) @ light.T
+    unlit: NDArray[np.float32] = left / np.maximum(np.linalg.norm(left, axis=1, keepdims=True), 1e-6)
+    return unlit
 
 
 def _unit(features: NDArray[np.float32]) -> NDArray[np.float32]:

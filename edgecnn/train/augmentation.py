@@ -22,16 +22,6 @@ def augment(images: Tensor, draws: Tensor, kind: Literal["surface", "natural", "
     return images if kind == "none" else _KINDS[kind](images, 2 * draws - 1)
 
 
-def flipped(maps: Tensor, draws: Tensor, kind: Literal["surface", "natural", "none"]) -> Tensor:
-    """float32 (n, c, h, w) to the same, each flipped or not as `augment` flips an image with these draws."""
-    if kind == "none":
-        return maps
-    maps = torch.where(draws[:, 0].view(-1, 1, 1, 1) < 0.5, maps.flip(3), maps)
-    if kind == "surface":
-        maps = torch.where(draws[:, 1].view(-1, 1, 1, 1) < 0.5, maps.flip(2), maps)
-    return maps.contiguous(memory_format=torch.channels_last)
-
-
 def _surface(images: Tensor, signed: Tensor) -> Tensor:
     """Flipped, turned, scaled, shifted, and with other light."""
     flip_x, flip_y = torch.sign(signed[:, 0]), torch.sign(signed[:, 1])

@@ -16,7 +16,7 @@ from edgecnn.artifact import Preprocess, sha256_of
 from edgecnn.data import Item, split_hash
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Images, Preparer
-from edgecnn.train.augmentation import DRAWS, augment, flipped
+from edgecnn.train.augmentation import DRAWS, augment
 from edgecnn.train.cut import Cut
 from edgecnn.train.options import TrainOptions
 from edgecnn.train.progress import Progress
@@ -85,21 +85,14 @@ def frozen_source(
     """What the frozen part gives for each of `views` of every image, computed once and kept in `folder`.
 
     A view is the epoch whose augmentation it has, or None for none. In epoch e the images are seen in view e, the
-    views in turn; when a view comes again, its maps are flipped at random as the augmentation flips images, which a
-    convolutional network nearly commutes with. A file is complete or not there, so that a killed run goes on.
+    views in turn. A file is complete or not there, so that a killed run goes on with the next view.
     """
     stored = [_stored(half, pixels, view, folder, options.batch, progress) for view in views]
 
     def give(positions: NDArray[np.int64], epoch: int | None) -> Tensor:
-        turn, view = (0, 0) if epoch is None else divmod(epoch - 1, len(stored))
-        values = torch.from_numpy(np.array(stored[view][positions])).to(pixels.labels.device)
-        if values.ndim != 4:
-            return values
-        maps = values.permute(0, 3, 1, 2)
-        if epoch is None or not turn or views[0] is None:
-            return maps
-        draws = generator(options.seed, epoch, 1).random((len(pixels.labels), DRAWS), np.float32)[positions]
-        return flipped(maps, torch.from_numpy(draws).to(maps.device), options.augment)
+        rows = stored[0 if epoch is None else (epoch - 1) % len(stored)]
+        values = torch.from_numpy(np.array(rows[positions])).to(pixels.labels.device)
+        return values.permute(0, 3, 1, 2) if values.ndim == 4 else values
 
     return Source(pixels.labels, give)
 
