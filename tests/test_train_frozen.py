@@ -101,8 +101,15 @@ def test_a_kept_cache_is_used_again_and_not_after_a_change(data: Dataset, tmp_pa
 
 def test_fewer_views_where_the_disk_is_small(data: Dataset, tmp_path: Path) -> None:
     progress = Recorder()
-    fine_tune(data, options(recipe="last", views=3, disk_gib=1e-6), tmp_path / "out", progress)
-    assert any(line.startswith("1 of 3 augmented views fit") for line in progress.lines)
+    wanted = options(recipe="last", views=3)
+    fine_tune(data, wanted, tmp_path / "all", progress)
+    line = next(line for line in progress.lines if "3 views of" in line)
+    size_gib = len(data.train) * 56 * 4 / 2**30  # a view: one 56-channel value an image, at 32 px
+    assert line.startswith("computed once")
+    fine_tune(data, wanted.model_copy(update={"disk_gib": 2.6 * size_gib}), tmp_path / "fewer", progress)
+    assert any(line.startswith("2 of 3 augmented views fit") for line in progress.lines)
+    fine_tune(data, wanted.model_copy(update={"disk_gib": 1e-9}), tmp_path / "none", progress)
+    assert any("does not fit into 1e-09 GiB (--disk-gib): it runs in every epoch" in line for line in progress.lines)
 
 
 def test_why_frozen_batchnorm_stays_in_eval_mode() -> None:

@@ -304,7 +304,8 @@ def _inputs(lab: _Lab, start: Start, pixels: Source, cache: Path | None) -> tupl
         return half.tail, rows, rows
     everything = replace(lab.data, train=tuple(lab.items), val=())
     folder = cache / key_of(half, start, options, everything)
-    return half.tail, *computed_once(half, (pixels, pixels), options, start.recipe, folder, lab.progress)
+    stored = computed_once(half, (pixels, pixels), options, start.recipe, folder, lab.progress)
+    return (half.tail, *stored) if stored else (module, pixels, pixels)
 
 
 def _task(lab: _Lab, start: Start, net: torch.nn.Module, train_on: Source, val_on: Source) -> Task:

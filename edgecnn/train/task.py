@@ -100,10 +100,9 @@ def task_of(data: Dataset, options: TrainOptions, start: Start, cache: Path, pro
     half = None if options.views == 0 or not train_items else cut_for(module, recipe, sources[0])
     net: nn.Module = module
     if half:
-        sources = list(
-            computed_once(half, sources, options, recipe, cache / key_of(half, start, options, data), progress)
-        )
-        net = half.tail
+        folder = cache / key_of(half, start, options, data)
+        stored = computed_once(half, sources, options, recipe, folder, progress)
+        net, sources = (half.tail, list(stored)) if stored else (net, sources)
     train, val = sources
     return Task(module, net, recipe, options, len(data.classes), train, val, start.built.weights, start.fabric)
 
@@ -115,17 +114,21 @@ def cut_for(module: nn.Module, recipe: Recipe, pixels: Source) -> Cut | None:
 
 def computed_once(
     half: Cut, sources: Sequence[Source], options: TrainOptions, recipe: Recipe, folder: Path, progress: Progress
-) -> tuple[Source, Source]:
-    """Training and validation inputs of the tail. Fewer views than wanted where they would take too much disk."""
+) -> tuple[Source, Source] | None:
+    """Training and validation inputs of the tail. Fewer views than wanted where they would take too much disk; None
+    where even one would."""
     train, val = sources
     one = half.front(train.batch(np.arange(1), None)).numel() * 4 / 2**30
     count, val_count = len(train.labels), len(val.labels)
-    wanted = views_of(recipe, count, options)
-    room = int((options.disk_gib / one - val_count) / max(1, count))
-    views = max(1, min(wanted or 1, room))
-    if views < (wanted or 1):
+    augmented = views_of(recipe, count, options)
+    wanted = max(1, augmented)
+    views = min(wanted, int((options.disk_gib / one - val_count) / max(1, count)))
+    if views < 1:
+        progress.text(f"what is frozen does not fit into {options.disk_gib:g} GiB (--disk-gib): it runs in every epoch")
+        return None
+    if views < wanted:
         progress.text(f"{views} of {wanted} augmented views fit into {options.disk_gib:g} GiB (--disk-gib)")
-    shown: list[int | None] = [*range(1, views + 1)] if wanted else [None]
+    shown: list[int | None] = [*range(1, views + 1)] if augmented else [None]
     progress.text(
         f"computed once: everything before {half.name}, {len(shown)} view{'s' * (len(shown) > 1)} of {count} images, "
         f"{1024 * one * (count * len(shown) + val_count):.0f} MiB"
