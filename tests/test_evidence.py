@@ -93,6 +93,13 @@ def test_a_short_time_box_tries_what_fits(data: Dataset, tmp_path: Path) -> None
     assert any("is not tried" in line for line in progress.lines)
 
 
+def test_a_time_box_that_cuts_the_rules_recipe_short_does_not_overrule_it(data: Dataset, tmp_path: Path) -> None:
+    many = dataclasses.replace(data, train=data.train * 10)  # the rule for an embedded backbone then says all
+    checkpoint = fine_tune(many, options(**embedded(minutes=1e-4, epochs=1)), tmp_path / "out")
+    assert checkpoint.recipe.name == "all"
+    assert "too few to try all in full" in checkpoint.reason
+
+
 def test_without_time_the_stated_rule_decides(data: Dataset, tmp_path: Path) -> None:
     checkpoint = fine_tune(data, options(**embedded(minutes=0.0, epochs=1)), tmp_path / "out")
     assert checkpoint.recipe.name == "head"

@@ -165,7 +165,7 @@ def _estimate(
 
 def _assumptions(batch: int, cuttable: bool) -> tuple[str, ...]:
     cut = (
-        "the frozen part is computed once: of 1 view for head, of 4 or, for few images, more for last"
+        "the frozen part is computed once: of 1 view for head, of 6 or, for few images, more for last"
         if cuttable
         else "this network cannot be cut before its last stages: last runs all of it in every epoch"
     )

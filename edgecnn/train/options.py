@@ -57,7 +57,7 @@ class TrainOptions(Frozen):
     dropout: float | None = Field(default=None, ge=0, lt=1)
     """Before the head; None: as the library builds the network."""
     views: int | None = Field(default=None, ge=0)
-    """Augmented variants of each image for which the frozen part is computed once; None: 4 or, for few images, as many
+    """Augmented variants of each image for which the frozen part is computed once; None: 6 or, for few images, as many
     as make 2,000 pictures, for `head` one without augmentation; 0: nothing is computed once."""
     disk_gib: float = Field(default=4.0, gt=0)
     """Most that these may take on disk; fewer views where they would take more."""

@@ -23,7 +23,7 @@ from edgecnn.train.progress import Progress
 from edgecnn.train.sources import Source, frozen_source, pixel_source, prepared
 from edgecnn.transfer import choose_recipe, from_scratch, recipe_named, trained_stages
 
-_VIEWS, _SEEN = 4, 2_000
+_VIEWS, _SEEN = 6, 2_000
 """Augmented variants of an image that a recipe with a frozen part trains on, where nobody says how many: at least so
 many, and for few images enough to see so many different pictures."""
 

@@ -17,7 +17,8 @@ from edgecnn.models.families import FAMILIES, Family, family_of
 from edgecnn.transfer import RECIPES, param_groups
 
 CLASSES = 3
-TOLERANCE = 1e-4
+TOLERANCE, ROUNDING = 1e-4, {"inception": 1e-3}
+"""Of the logits' scale. Inception's with random weights are nearly constant, so that float32's rounding shows more."""
 
 
 LONG_TO_EXPORT = {"resnext", "wide_resnet", "inception", "googlenet"}
@@ -80,7 +81,7 @@ def test_a_backbone_exports_to_onnx_and_answers_the_same(family: Family, name: s
     assert expected.std() > 0
     converted = formats.convert("onnx", Source(deployed, side, side, tmp_path), "fp32", tmp_path / "out")
     session = runtimes.open_file(tmp_path / "out" / converted.files[0], "onnxruntime", "fp32", 1)
-    assert np.abs(session.run(images) - expected).max() / expected.std() <= TOLERANCE
+    assert np.abs(session.run(images) - expected).max() / expected.std() <= ROUNDING.get(family.name, TOLERANCE)
     session.close()
 
 
