@@ -24,7 +24,7 @@ from edgecnn.artifact import Artifact, Bundle, LeftOut
 from edgecnn.bench.host import fingerprint
 from edgecnn.checkpoint import read_checkpoint
 from edgecnn.data import load_folder
-from edgecnn.pipeline import export_once
+from edgecnn.export import export as export_bundle
 from edgecnn.profiles import load_target
 from edgecnn.train import TrainOptions, fine_tune
 
@@ -68,7 +68,7 @@ def measure(shared: Path, work: Path, set_name: str, model: str) -> Iterator[dic
     options = TrainOptions(model=name, weights=str(shared / "weights" / weights), recipe=recipe)
     run = work / f"{set_name}-{model}"
     fine_tune(data, options, run / "train")
-    bundle = export_once(run / "train", load_target("desktop-cpu"), run / "bundle", print)
+    bundle = export_bundle(run / "train", load_target("desktop-cpu"), run / "bundle", progress=print)
     checkpoint = read_checkpoint(run / "train")
     shared_columns = {
         "data": set_name,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgecnn.errors import UserError
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 2
 """Raised when a bundle written by this version can no longer be read by an older one."""
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -140,6 +140,8 @@ class LeftOut(Frozen):
     variant: str
     reason: str
     check: Check | None = None
+    final: bool = True
+    """False where another try may end otherwise: a fault of a library, not a refusal."""
 
 
 class FrameCheck(Frozen):
@@ -165,6 +167,8 @@ class Golden(Frozen):
     file: str
     label: str
     logits: tuple[float, ...]
+    pixels_sha256: Sha256
+    """Of the prepared pixels, uint8 (height, width, 3), on the exporting machine."""
 
 
 class File(Frozen):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import platform
 import shutil
 from collections import defaultdict
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,21 +22,26 @@ from edgecnn.artifact import (
     Artifact,
     Bundle,
     FrameCheck,
+    Frozen,
     Golden,
     LeftOut,
     Provenance,
     Sha256,
     folder_written_whole,
     inventory,
+    load_bundle,
+    parse,
     sha256_of,
     sha256_of_file,
+    write_atomically,
     write_bundle,
 )
-from edgecnn.checkpoint import CHECKPOINT, Checkpoint
+from edgecnn.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint
 from edgecnn.data import Dataset, Item, calibration_items, load_split, split_hash, split_hashes
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Source
-from edgecnn.imaging import Images
+from edgecnn.imaging import Images, prepare
+from edgecnn.metadata import describe
 from edgecnn.parity import (
     REFERENCE_FILE,
     Reference,
@@ -49,10 +56,15 @@ from edgecnn.profiles import Target, VariantSpec
 from edgecnn.quantize import names as quantize_names
 from edgecnn.quantize import quantize
 from edgecnn.quantize.ladder import TuningSet
+from edgecnn.require import parse as parse_requirements
+from edgecnn.require import unmet
 from edgecnn.runtimes import get as get_runtime
 from edgecnn.runtimes import names as runtime_names
 from edgecnn.runtimes import open_file, open_session
 from edgecnn.versions import installed_versions
+
+if TYPE_CHECKING:
+    from edgecnn.quantize.networks import Networks
 
 GOLDEN_PER_CLASS = 10
 GOLDEN_IN_ALL = 120
@@ -66,11 +78,20 @@ TOOLS = (
     "onnxruntime",
     "openvino",
     "nncf",
+    "litert-torch",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "ncnn",
+    "pnnx",
+    "executorch",
+    "torchao",
     "numpy",
     "Pillow",
     "simplejpeg",
 )
 _BATCH = 32
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""The system's refusals that no variant is to blame for."""
 
 Progress = Callable[[str], None]
 """Called with what is being done."""
@@ -87,10 +108,12 @@ class _Job:
     source: Source
     tuning: TuningSet | None
     """None where no int8 is asked for."""
+    networks: Networks | None
+    """What INT8 starts from, shared by the engines; None where no int8 is asked for."""
     reference: Reference
     calibration: tuple[Item, ...]
-    folder: Path
-    """The bundle while it is being written."""
+    part: Path
+    """Variants that are done, so that an export that was cut off goes on."""
     progress: Progress
 
 
@@ -103,23 +126,73 @@ def export(
     Those that fail are in `bundle.left_out` with the reason, and their files are not in the bundle. `data_root`: the
     images, where they are no longer where the run found them. Calibration takes train images, the choice between
     quantisation rungs validation images; the test split is only judged on.
+
+    A bundle of the same checkpoint, target and tools that is there is returned as it is. Variants that were done when
+    an export was cut off are kept beside `out` and not done again.
     Raises UserError: no checkpoint or images there, `out` is something else than a bundle, no variant left.
     """
     from edgecnn.models import load_module
 
     refuse_unknown(target)
-    if out.exists() and not (out / "bundle.json").is_file():
-        raise UserError(f"{out}: exists and is not a bundle: choose another --out or remove it")
+    if target.require:
+        parse_requirements(target.require)
+    there = _already(run, target, out, progress)
+    if there is not None:
+        return there
     checkpoint, module = load_module(run)
     data = load_split(data_root, run / "split.json")
     if split_hashes(data) != dict(checkpoint.splits):
         raise UserError(f"{run}: split.json is not the one that the checkpoint was trained with: train again")
-    with TemporaryDirectory(prefix="edgecnn-") as work, folder_written_whole(out) as folder:
-        digest = sha256_of_file(run / CHECKPOINT)
-        job = _prepare(checkpoint, digest, module, data, target, Path(work), folder, progress)
-        bundle = _export(job)
+    digest = sha256_of_file(run / CHECKPOINT)
+    part = _part(out, digest, target)
+    with TemporaryDirectory(prefix="edgecnn-") as work:
+        job = _prepare(checkpoint, digest, module, data, target, Path(work), part, progress)
+        done = [_variant_once(job, spec) for spec in target.variants]
+    with folder_written_whole(out) as folder:
+        bundle = _assemble(job, done, folder)
         write_bundle(folder, bundle)
+    shutil.rmtree(part)
     return bundle
+
+
+def is_of(bundle: Bundle, run: Path, target: Target) -> bool:
+    """Whether a bundle is what an export of this run for this target, with the tools that are here, would write."""
+    provenance = bundle.provenance
+    read_checkpoint(run)
+    return (
+        provenance.checkpoint_sha256 == sha256_of_file(run / CHECKPOINT)
+        and provenance.target_sha256 == target_hash(target)
+        and provenance.tools == installed_versions(TOOLS)
+        and all(left.final for left in bundle.left_out)
+    )
+
+
+def _already(run: Path, target: Target, out: Path, progress: Progress) -> Bundle | None:
+    if not out.exists():
+        return None
+    if not (out / "bundle.json").is_file():
+        raise UserError(f"{out}: exists and is not a bundle: choose another --out or remove it")
+    try:
+        bundle = load_bundle(out)
+    except UserError as error:
+        progress(f"export: made again, {error}")
+        return None
+    if not is_of(bundle, run, target):
+        return None
+    progress(f"export: already done ({out})")
+    return bundle
+
+
+def _part(out: Path, digest: Sha256, target: Target) -> Path:
+    """The folder of finished variants; emptied where they are not of this very export."""
+    part = out.with_name(f".{out.name}.part")
+    key = {"checkpoint": digest, "target": target_hash(target), "tools": dict(installed_versions(TOOLS))}
+    text = json.dumps(key, sort_keys=True)
+    if not (part / "key.json").is_file() or (part / "key.json").read_text() != text:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        write_atomically(part / "key.json", text)
+    return part
 
 
 def target_hash(target: Target) -> Sha256:
@@ -137,6 +210,8 @@ def refuse_unknown(target: Target) -> None:
         elif spec.precision != "int8" and spec.precision not in formats.get(spec.format).precisions:
             precisions = ", ".join(formats.get(spec.format).precisions)
             wrong.append(f"{spec.variant}: {spec.precision!r} is not one of {precisions}")
+        if spec.io == "int8" and (spec.format, spec.precision) != ("litert", "int8"):
+            wrong.append(f"{spec.variant}: io 'int8' is for litert-int8 alone")
         if spec.runtime not in runtime_names():
             wrong.append(f"{spec.variant}: runtime {spec.runtime!r} is not one of {', '.join(runtime_names())}")
         elif spec.format not in get_runtime(spec.runtime).runs:
@@ -152,7 +227,7 @@ def _prepare(
     data: Dataset,
     target: Target,
     work: Path,
-    folder: Path,
+    part: Path,
     progress: Progress,
 ) -> _Job:
     from edgecnn.models import Deployed
@@ -168,12 +243,27 @@ def _prepare(
         logits=_eager(deployed, test),
     )
     calibration = calibration_items(data, target.calibration_images)
-    source = Source(deployed, spec.height, spec.width, work)
-    tuning = None
+    described = describe(checkpoint.classes, spec, checkpoint.model)
+    source = Source(deployed, spec.height, spec.width, work, described)
+    tuning = networks = None
     if any(variant.precision == "int8" for variant in target.variants):
         progress("calibration and validation images")
+        _refuse_one_class(calibration, data)
         tuning = _tuning(deployed, checkpoint, data, calibration, target)
-    return _Job(checkpoint, digest, data, target, source, tuning, reference, calibration, folder, progress)
+        from edgecnn.quantize.networks import Networks
+
+        networks = Networks(source, tuning)
+    return _Job(checkpoint, digest, data, target, source, tuning, networks, reference, calibration, part, progress)
+
+
+def _refuse_one_class(calibration: Sequence[Item], data: Dataset) -> None:
+    classes = {item.label for item in calibration}
+    if len(classes) == 1 and len(data.classes) > 1:
+        raise UserError(
+            f"calibration: all {len(calibration)} images are {data.classes[classes.pop()]!r}: INT8 ranges would fit "
+            f"that class alone; raise calibration_images of the target, or put train images of the other "
+            f"{len(data.classes) - 1} classes in"
+        )
 
 
 def _tuning(
@@ -191,6 +281,8 @@ def _tuning(
         validation_logits=_eager(deployed, validation),
         accuracy_loss_limit=target.accuracy_loss_limit,
         threads=target.threads,
+        agreement=target.int8_agreement,
+        minutes=target.int8_minutes,
     )
 
 
@@ -205,23 +297,19 @@ def _eager(deployed: Any, images: Images) -> NDArray[np.float32]:
     return np.concatenate(batches)
 
 
-def _export(job: _Job) -> Bundle:
-    artifacts: list[Artifact] = []
-    left_out: list[LeftOut] = []
-    for spec in job.target.variants:
-        made = _variant(job, spec)
-        if isinstance(made, Artifact):
-            artifacts.append(made)
-        else:
-            left_out.append(made)
-            shutil.rmtree(job.folder / spec.variant, ignore_errors=True)
+def _assemble(job: _Job, done: Sequence[Artifact | LeftOut], folder: Path) -> Bundle:
+    """The finished variants, the reference and the golden images, in the bundle's folder."""
+    artifacts = [one for one in done if isinstance(one, Artifact)]
+    left_out = [one for one in done if isinstance(one, LeftOut)]
     if not artifacts:
         reasons = "; ".join(f"{left.variant}: {left.reason}" for left in left_out)
         raise UserError(f"no variant of {job.target.name} passed, nothing was written: {reasons}")
-    frames = _frames(job, artifacts)
-    save_reference(job.reference, job.folder / REFERENCE_FILE)
-    (job.folder / "labels.txt").write_text("\n".join(job.data.classes) + "\n", encoding="utf-8")
-    golden = _golden(job)
+    for artifact in artifacts:
+        shutil.copytree(job.part / artifact.variant, folder / artifact.variant)
+    frames = _frames(job, artifacts, folder)
+    save_reference(job.reference, folder / REFERENCE_FILE)
+    (folder / "labels.txt").write_text("\n".join(job.data.classes) + "\n", encoding="utf-8")
+    golden = _golden(job, folder)
     checkpoint, target = job.checkpoint, job.target
     return Bundle(
         name=f"{checkpoint.model.rpartition(':')[2]}-{target.name}",
@@ -240,13 +328,46 @@ def _export(job: _Job) -> Bundle:
         frames=frames,
         golden=golden,
         provenance=_provenance(job),
-        files=inventory(job.folder),
+        files=inventory(folder),
     )
 
 
-def _variant(job: _Job, spec: VariantSpec) -> Artifact | LeftOut:
+class _Done(Frozen):
+    """A finished variant on disk, beside its files."""
+
+    artifact: Artifact | None = None
+    left_out: LeftOut | None = None
+
+
+def _variant_once(job: _Job, spec: VariantSpec) -> Artifact | LeftOut:
+    """What an earlier export that was cut off left of this variant, else made now."""
+    record = job.part / f"{spec.variant}.json"
+    if record.is_file():
+        done = parse(_Done, record.read_bytes(), str(record))
+        job.progress(f"{spec.variant}: kept from the export that was cut off")
+        return _one_of(done)
+    folder = job.part / spec.variant
+    shutil.rmtree(folder, ignore_errors=True)
+    made = _variant(job, spec, folder)
+    if isinstance(made, Artifact):
+        done = _Done(artifact=made)
+    else:
+        done = _Done(left_out=made)
+        shutil.rmtree(folder, ignore_errors=True)
+    if not isinstance(made, LeftOut) or made.final:
+        write_atomically(record, done.model_dump_json())
+    return made
+
+
+def _one_of(done: _Done) -> Artifact | LeftOut:
+    found = done.artifact or done.left_out
+    assert found is not None
+    return found
+
+
+def _variant(job: _Job, spec: VariantSpec, folder: Path) -> Artifact | LeftOut:
     """Convert, open again in its own engine, run from the encoded test images, judge."""
-    name, folder = spec.variant, job.folder / spec.variant
+    name = spec.variant
     try:
         job.progress(f"{name}: convert")
         converted = _convert(job, spec, folder)
@@ -254,12 +375,18 @@ def _variant(job: _Job, spec: VariantSpec) -> Artifact | LeftOut:
         logits, executed = _run(job, spec, folder / converted.files[0])
     except UserError as error:
         return LeftOut(variant=name, reason=str(error))
+    except OSError as error:
+        if error.errno in _DISK:
+            raise
+        return LeftOut(variant=name, reason=f"{type(error).__name__}: {first_line(error)}", final=False)
     except Exception as error:  # converters and engines raise whatever their libraries raise
-        return LeftOut(variant=name, reason=f"{type(error).__name__}: {first_line(error)}")
+        return LeftOut(variant=name, reason=f"{type(error).__name__}: {first_line(error)}", final=False)
     check = compare_with(job.reference, logits, job.data.classes, job.data.good_class, job.target.accuracy_loss_limit)
     reason = refusal(check, spec.precision, job.target.accuracy_loss_limit, job.target.fp32_tolerance)
     if spec.precision == "int8" and not executed.get("int8_layers"):
         reason = f"{spec.runtime} ran none of its layers in int8"
+    if reason is None and spec.precision == "int8" and job.target.require:
+        reason = "; ".join(unmet(executed, parse_requirements(job.target.require))) or None
     if reason is not None:
         return LeftOut(variant=name, reason=reason, check=check if np.isfinite(check.max_logit_error) else None)
     return Artifact(
@@ -285,14 +412,14 @@ def _run(job: _Job, spec: VariantSpec, path: Path) -> tuple[NDArray[np.float32],
 
 
 def _convert(job: _Job, spec: VariantSpec, folder: Path) -> Converted:
-    if spec.precision == "int8" and job.tuning is not None:
-        return quantize(spec.format, job.source, job.tuning, folder)
+    if spec.precision == "int8" and job.networks is not None:
+        return quantize(spec.format, job.networks.with_io(spec.io), folder, job.progress)
     return formats.convert(spec.format, job.source, spec.precision, folder)
 
 
-def _frames(job: _Job, artifacts: Sequence[Artifact]) -> FrameCheck:
+def _frames(job: _Job, artifacts: Sequence[Artifact], folder: Path) -> FrameCheck:
     job.progress("raw frames against files")
-    session = open_session(job.folder, artifacts[0], job.target.threads)
+    session = open_session(folder, artifacts[0], job.target.threads)
     paths = [item.path for item in job.data.test]
     try:
         file_logits = run_files(session, paths, job.checkpoint.preprocess)
@@ -301,21 +428,23 @@ def _frames(job: _Job, artifacts: Sequence[Artifact]) -> FrameCheck:
         session.close()
 
 
-def _golden(job: _Job) -> tuple[Golden, ...]:
+def _golden(job: _Job, folder: Path) -> tuple[Golden, ...]:
     """Encoded test images with eager fp32's logits, the classes in turn."""
     by_class: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(job.data.test):
         by_class[item.label].append(index)
     ranked = sorted((rank, label, i) for label, found in by_class.items() for rank, i in enumerate(found))
     chosen = [index for rank, _, index in ranked if rank < GOLDEN_PER_CLASS][:GOLDEN_IN_ALL]
-    (job.folder / "golden").mkdir()
+    (folder / "golden").mkdir()
     golden = []
     for number, index in enumerate(chosen):
         item = job.data.test[index]
         file = f"golden/{number:03d}{item.path.suffix.lower()}"
-        shutil.copyfile(item.path, job.folder / file)
+        shutil.copyfile(item.path, folder / file)
         logits = tuple(float(value) for value in job.reference.logits[index])
-        golden.append(Golden(file=file, label=job.data.classes[item.label], logits=logits))
+        pixels = sha256_of(prepare(item.path.read_bytes(), job.checkpoint.preprocess).tobytes())
+        label = job.data.classes[item.label]
+        golden.append(Golden(file=file, label=label, logits=logits, pixels_sha256=pixels))
     return tuple(golden)
 
 

@@ -6,34 +6,13 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgecnn.artifact import Bundle, Choice, load_bundle, sha256_of_file, write_bundle
+from edgecnn.artifact import Bundle, Choice, load_bundle, write_bundle
 from edgecnn.bench import Summary, bench, plan_for, read_runs, summarize
 from edgecnn.bench.host import fingerprint
 from edgecnn.bench.rows import Row
-from edgecnn.checkpoint import CHECKPOINT, read_checkpoint
-from edgecnn.errors import UserError
-from edgecnn.export import TOOLS, export, target_hash
-from edgecnn.profiles import Target, parse_budget
-from edgecnn.versions import installed_versions
+from edgecnn.profiles import parse_budget
 
 Say = Callable[[str], None]
-
-
-def export_once(run: Path, target: Target, out: Path, say: Say, data_root: Path | None = None) -> Bundle:
-    """The bundle of this checkpoint and target: the one that is there where it is whole and of both, else a new one.
-
-    A bundle in which a variant could not even be tried (an engine was missing, say) is made again.
-    """
-    if (out / "bundle.json").is_file():
-        try:
-            bundle = load_bundle(out)
-        except UserError as error:
-            say(f"export: made again, {error}")
-        else:
-            if _is_of(bundle, run, target):
-                say(f"export: already done ({out})")
-                return bundle
-    return export(run, target, out, data_root, say)
 
 
 def bench_once(folder: Path, runs: Path, samples: int | None, say: Say) -> list[Row]:
@@ -95,17 +74,6 @@ def _choice(measured: Sequence[Summary]) -> Choice:
 
 def _variants(rows: Sequence[Summary]) -> str:
     return "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
-
-
-def _is_of(bundle: Bundle, run: Path, target: Target) -> bool:
-    provenance = bundle.provenance
-    read_checkpoint(run)
-    return (
-        provenance.checkpoint_sha256 == sha256_of_file(run / CHECKPOINT)
-        and provenance.target_sha256 == target_hash(target)
-        and provenance.tools == installed_versions(TOOLS)
-        and all(left.check is not None for left in bundle.left_out)
-    )
 
 
 def _rows_of(bundle: Bundle, runs: Path, samples: int | None) -> list[Row]:

@@ -33,6 +33,8 @@ class VariantSpec(Frozen):
     format: str
     precision: Precision
     runtime: str
+    io: Literal["uint8", "int8"] = "uint8"
+    """Of the pixels that an int8 LiteRT file takes."""
 
     @property
     def variant(self) -> str:
@@ -53,8 +55,14 @@ class Target(Frozen):
     """Points of top-1 that a variant may lose against fp32."""
     fp32_tolerance: float = Field(default=1e-4, gt=0)
     """Largest logit error of an fp32 variant, relative to the logit scale."""
+    int8_agreement: float = Field(default=0.98, gt=0, le=1)
+    """Share of decisions equal to fp32's that the INT8 ladder aims at."""
+    int8_minutes: float = Field(default=3.0, gt=0)
+    """After which the ladder of a variant begins no further rung."""
     frame_agreement: float = Field(default=0.98, gt=0, le=1)
     """Least share of equal decisions between a raw frame and its encoded file."""
+    require: str | None = None
+    """What the engine must run of an int8 variant, such as int8>=90%. See `edgecnn.require`."""
     calibration_images: int = Field(default=300, ge=1)
     variants: tuple[VariantSpec, ...] = Field(min_length=1)
 

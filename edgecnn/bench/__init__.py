@@ -14,7 +14,7 @@ from edgecnn.bench.images import find_images
 from edgecnn.bench.measure import DEFAULT_SAMPLES, Plan
 from edgecnn.bench.process import measure_in_child
 from edgecnn.bench.records import NULL_VARIANT, Run, read_runs, write_run
-from edgecnn.bench.rows import COLUMNS, Overall, Row, Skipped, as_json, overall, table
+from edgecnn.bench.rows import COLUMNS, Overall, Row, Skipped, as_json, overall, table, unmet_by
 from edgecnn.bench.stats import Verdict
 from edgecnn.bench.summary import Summary, summarize
 from edgecnn.errors import MissingExtra, UserError
@@ -37,6 +37,7 @@ __all__ = [
     "results_path",
     "summarize",
     "table",
+    "unmet_by",
 ]
 
 Progress: TypeAlias = Callable[[str], None]

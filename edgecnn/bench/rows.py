@@ -9,6 +9,7 @@ from edgecnn.artifact import Frozen
 from edgecnn.bench.measure import STAGES
 from edgecnn.bench.stats import EXIT_CODES, Outcome
 from edgecnn.bench.summary import Summary
+from edgecnn.require import Requirement, unmet
 
 _MIB = 1024 * 1024
 
@@ -69,11 +70,17 @@ def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
+def unmet_by(rows: Sequence[Row], requirements: Sequence[Requirement]) -> list[str]:
+    """A line for each requirement that a measured int8 variant does not meet."""
+    int8 = [row for row in rows if isinstance(row, Summary) and row.precision == "int8"]
+    return [f"{row.variant}: {line}" for row in int8 for line in unmet(row.executed, requirements)]
+
+
 COLUMNS = (
     *("variant", "chosen", "params_m", "macs_m", "flops_m", "file_mib"),
     *(f"{stage}_p50_ms" for stage in STAGES),
     *("p50_ms", "p90_ms", "p99_ms", "bound_percentile", "bound_ms", "peak_rss_mib", "threads_used"),
-    *("int8_layers", "float_layers", "verdict", "reason", "notes"),
+    *("int8_layers", "float_layers", "int8_share", "verdict", "reason", "notes"),
 )
 """Keys of `table`'s rows. `bound_ms` is the upper 99 % confidence bound of the budget's percentile."""
 
@@ -87,7 +94,7 @@ def _cells(row: Row) -> dict[str, Any]:
         _over(row.file_bytes, _MIB),
         *(row.stages[stage].p50_ms for stage in STAGES),
         *(row.p50_ms, row.p90_ms, row.p99_ms, row.budget.percentile, row.upper_ms),
-        *(_over(row.peak_rss_bytes, _MIB), row.threads_used, row.int8_layers, row.float_layers),
+        *(_over(row.peak_rss_bytes, _MIB), row.threads_used, row.int8_layers, row.float_layers, row.int8_share),
         *((row.verdict.outcome, row.verdict.reason) if row.verdict else (None, None)),
         row.notes,
     )

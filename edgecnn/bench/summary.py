@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,10 @@ class Summary(Frozen):
     int8_layers: int | None
     """Layers that the engine really ran in int8; None where it does not say."""
     float_layers: int | None
+    int8_share: float | None
+    """Of the multiply-accumulates."""
+    executed: Mapping[str, Any]
+    """What the engine ran, as it told: see `edgecnn.runtimes.executed_report`."""
     verdict: Verdict | None
     """None for the null session, which nobody deploys."""
     notes: tuple[str, ...]
@@ -98,6 +103,8 @@ def summarize(run: Run, budget: Budget, chosen: bool = False) -> Summary:
         open_ms=run.open_ns / 1e6,
         int8_layers=_count(run, "int8_layers"),
         float_layers=_count(run, "float_layers"),
+        int8_share=run.executed["mac_shares"].get("int8", 0.0) if run.executed.get("mac_shares") else None,
+        executed=run.executed,
         verdict=None if subject.variant == NULL_VARIANT else judged,
         notes=notes(run),
     )
@@ -119,7 +126,8 @@ def doubts(run: Run) -> tuple[str, ...]:
 def notes(run: Run) -> tuple[str, ...]:
     """What may have disturbed a run or what is odd about it."""
     candidates = (_warmup_note(run), _load_note(run), _steal_note(run), _quota_note(run), _threads_note(run))
-    return tuple(note for note in (*candidates, _images_note(run), _decision_note(run)) if note)
+    engine = (f"engine: {remark}" for remark in run.executed.get("remarks", ()))
+    return tuple(note for note in (*candidates, _images_note(run), _decision_note(run), *engine) if note)
 
 
 def _stage(nanoseconds: tuple[int, ...]) -> Stage:

@@ -6,19 +6,17 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from edgecnn import __version__
-from edgecnn.cli import embed, explain, networks, planning
-from edgecnn.cli.extras import is_first_process, need_training
-from edgecnn.cli.options import BudgetText, BundleFolder, Data, Json, Samples, TargetName
+from edgecnn.cli import embed, explain, exporting, networks, planning, rehearsing, verifying
+from edgecnn.cli.exporting import is_complete, show_bundle
+from edgecnn.cli.extras import is_first_process
+from edgecnn.cli.options import BudgetText, BundleFolder, Data, Json, Require, Samples, TargetName
 from edgecnn.cli.training import fine_tune_from, takes_training
 from edgecnn.errors import MissingExtra, UserError
-
-if TYPE_CHECKING:
-    from edgecnn.artifact import Bundle
 
 app = typer.Typer(
     name="edgecnn",
@@ -34,7 +32,7 @@ app = typer.Typer(
 )
 
 
-for verbs in (planning, embed, networks, explain):
+for verbs in (exporting, verifying, rehearsing, planning, embed, networks, explain):
     verbs.register(app)
 
 
@@ -98,52 +96,6 @@ def finetune(
     print(f"{accuracy}, {metrics.epochs} epochs in {metrics.minutes:.1f} min, weights from {checkpoint.weights}")
 
 
-@app.command(epilog="Example: edgecnn export runs/parts --target desktop-cpu --out bundle/")
-def export(
-    run: Annotated[Path, typer.Argument(help="Run folder, made by `edgecnn finetune`.")],
-    out: Annotated[Path, typer.Option(help="Bundle folder to write; an older bundle there is replaced.")],
-    target: TargetName = "desktop-cpu",
-    data: Annotated[Path | None, typer.Option(help="The images, where they have moved since.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Convert, quantise and verify every variant of a target. Exit code 1 where one was left out."""
-    from edgecnn.cli.show import say
-    from edgecnn.export import export as make
-    from edgecnn.profiles import load_target
-
-    need_training()
-    bundle = make(run, load_target(target), out, data, say)
-    _show_bundle(bundle, out, as_json)
-    raise typer.Exit(0 if _complete(bundle) else 1)
-
-
-@app.command(epilog="Example: edgecnn verify bundle/ --data parts/")
-def verify(
-    bundle: BundleFolder,
-    data: Annotated[Path, typer.Option(help="Folder with the test images; found by content, whatever their names.")],
-    variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Run every variant again from the encoded test images.
-
-    Exit code 1 where one is not good enough, 3 where no variant's engine is installed.
-    """
-    from edgecnn.cli.show import console, say, verified
-    from edgecnn.parity import verify as check
-
-    rows = check(bundle, data, variant or (), say)
-    if as_json:
-        print(json.dumps([row.model_dump(mode="json") for row in rows], indent=1))
-    else:
-        console().print(verified(rows))
-        for row in rows:
-            if row.reason:
-                print(f"{row.variant}: {row.reason}")
-    if any(row.passed is False for row in rows):
-        raise typer.Exit(1)
-    raise typer.Exit(0 if any(row.passed for row in rows) else 3)
-
-
 @app.command(epilog="Example: edgecnn bench bundle/ --budget 30ms@p99 --variant openvino-int8")
 def bench(
     bundle: BundleFolder,
@@ -154,18 +106,22 @@ def bench(
     samples: Samples = None,
     out: Annotated[Path | None, typer.Option(help="Folder or .jsonl for the raw runs. Default: runs/bench/…")] = None,
     null: Annotated[bool, typer.Option(help="Also measure what the harness itself costs.")] = True,
+    require: Require = None,
     as_json: Json = False,
 ) -> None:
     """Measure from encoded bytes to decision, batch 1; verdict against the budget.
 
-    Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE: of the bundle's chosen variant, else of the best.
+    Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE: of the bundle's chosen variant, else of the best. 1 too where an int8
+    variant does not run what --require asks for.
     """
     from edgecnn.bench import as_json as rows_as_json
     from edgecnn.bench import bench as measure
-    from edgecnn.bench import overall
+    from edgecnn.bench import overall, unmet_by
     from edgecnn.cli.show import say
     from edgecnn.profiles import parse_budget
+    from edgecnn.require import parse
 
+    required = parse(require) if require else ()
     rows = measure(
         bundle,
         variants=variant,
@@ -181,7 +137,10 @@ def bench(
         print(json.dumps(rows_as_json(rows), indent=1))
     else:
         _show_rows(rows)
-    raise typer.Exit(overall(rows).exit_code)
+    failing = unmet_by(rows, required)
+    for line in failing:
+        print(line, file=sys.stderr)
+    raise typer.Exit(overall(rows).exit_code or bool(failing))
 
 
 @app.command(
@@ -201,7 +160,8 @@ def run(
     from edgecnn.bench import overall
     from edgecnn.bench.report import write_report
     from edgecnn.cli.show import say
-    from edgecnn.pipeline import bench_once, choose, export_once, remove_results, with_choice
+    from edgecnn.export import export as make_bundle
+    from edgecnn.pipeline import bench_once, choose, remove_results, with_choice
     from edgecnn.profiles import load_target, parse_budget
 
     profile = load_target(target)
@@ -211,7 +171,7 @@ def run(
     fine_tune_from(data, folder / "train", training)
     if training["restart"]:
         remove_results(folder)
-    export_once(folder / "train", profile, folder / "bundle", say, data)
+    make_bundle(folder / "train", profile, folder / "bundle", data, say)
     rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, say)
     bundle = choose(folder / "bundle", rows)
     rows = with_choice(rows, bundle)
@@ -227,10 +187,10 @@ def run(
         summary = {**verdict.model_dump(mode="json"), "choice": choice, "left_out": left_out, **paths}
         print(json.dumps(summary, indent=1))
     else:
-        _show_bundle(bundle, folder / "bundle", as_json=False)
+        show_bundle(bundle, folder / "bundle", as_json=False)
         _show_rows(rows)
         print(f"bundle: {folder / 'bundle'}\nreport: {page}")
-    if verdict.exit_code == 0 and not _complete(bundle):
+    if verdict.exit_code == 0 and not is_complete(bundle):
         raise typer.Exit(1)
     raise typer.Exit(verdict.exit_code)
 
@@ -264,23 +224,6 @@ def doctor(as_json: Json = False) -> None:
     else:
         console().print(findings(lines(diagnosis)))
     raise typer.Exit(diagnosis.exit_code)
-
-
-def _complete(bundle: Bundle) -> bool:
-    """Whether every variant passed, and raw frames decide as their files do."""
-    return not bundle.left_out and (bundle.frames is None or bundle.frames.within)
-
-
-def _show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
-    from edgecnn.cli.show import console, remarks, variants
-
-    if as_json:
-        print(bundle.model_dump_json(indent=1))
-        return
-    console().print(variants(bundle))
-    for remark in remarks(bundle):
-        print(remark)
-    print(f"{folder}: {len(bundle.artifacts)} variants passed, {len(bundle.left_out)} left out")
 
 
 def _show_rows(rows: Any) -> None:

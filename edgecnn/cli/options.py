@@ -27,3 +27,7 @@ Good = Annotated[str | None, typer.Option(help="Class of parts without a defect;
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable images out instead of stopping.")]
 MinPerClass = Annotated[int, typer.Option(help="Fewer images in a class stop the run. 0: any number.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left in --out.")]
+Require = Annotated[
+    str | None,
+    typer.Option(help="What the engine must really run of an int8 variant's MACs, such as int8>=90%."),
+]

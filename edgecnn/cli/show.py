@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +77,12 @@ def variants(bundle: Bundle) -> Table:
     """One row a variant: what verification found."""
     check = bundle.artifacts[0].check
     title = f"{escape(bundle.name)}: {check.images} test images, fp32 in PyTorch {check.reference_top1:.1%}"
-    table = _table("variant", "MiB", *_CHECKED, "int8 layers", "kept", title=title)
+    table = _table("variant", "MiB", *_CHECKED, "int8 layers, MACs", "kept", title=title)
     for artifact in bundle.artifacts:
         size = f"{artifact.bytes / 2**20:.2f}"
-        layers = _layers(artifact.executed.get("int8_layers"), artifact.executed.get("float_layers"))
+        ran = artifact.executed
+        share = ran["mac_shares"].get("int8", 0.0) if ran.get("mac_shares") else None
+        layers = _layers(ran.get("int8_layers"), ran.get("float_layers"), share)
         table.add_row(artifact.variant, size, *_check_cells(artifact.check), layers, "[green]yes[/]")
     for left in bundle.left_out:
         table.add_row(left.variant, "–", *_check_cells(left.check), "–", "[red]no[/]")
@@ -117,7 +119,8 @@ def verified(rows: Sequence[Verified]) -> Table:
 def latencies(rows: Sequence[dict[str, Any]]) -> Table:
     """One row a variant of a bench."""
     stages = ("decode", "prepare", "infer", "decide")
-    table = _table(*("variant", *stages, "p50", "p90", "p99", "bound", "MiB RSS", "threads", "int8 layers", "verdict"))
+    percentiles = ("p50", "p90", "p99", "bound")
+    table = _table("variant", *stages, *percentiles, "MiB RSS", "threads", "int8 layers, MACs", "verdict")
     for row in rows:
         numbers = [row[f"{stage}_p50_ms"] for stage in stages]
         numbers += [row["p50_ms"], row["p90_ms"], row["p99_ms"], row["bound_ms"]]
@@ -126,7 +129,7 @@ def latencies(rows: Sequence[dict[str, Any]]) -> Table:
             *(_number(value, 2) for value in numbers),
             _number(row["peak_rss_mib"], 0),
             _number(row["threads_used"], 2),
-            _layers(row["int8_layers"], row["float_layers"]),
+            _layers(row["int8_layers"], row["float_layers"], row["int8_share"]),
             styled(row["verdict"]) if row["verdict"] else "harness",
         )
     return table
@@ -145,6 +148,8 @@ def remarks(bundle: Bundle) -> list[str]:
             tried = len(artifact.notes["rungs_tried_on_validation"])
             rungs = "1 rung" if tried == 1 else f"{tried} rungs"
             found.append(f"{artifact.variant}: {artifact.notes['rung']} ({rungs} tried on validation images)")
+            found += [f"    {rung_line(row)}" for row in artifact.notes["rungs_tried_on_validation"]]
+        found += [f"{artifact.variant}: engine: {remark}" for remark in artifact.executed.get("remarks", ())]
         if artifact.check.too_few and artifact.precision != "fp32":
             found.append(f"{artifact.variant}: {artifact.check.too_few}")
     frames = bundle.frames
@@ -155,6 +160,14 @@ def remarks(bundle: Bundle) -> list[str]:
             f"{frames.mean_pixel_error:.2f} levels on average, logits by {frames.mean_logit_error:.3f} of their scale"
         )
     return found
+
+
+def rung_line(row: Mapping[str, Any]) -> str:
+    """A rung that was tried, with what it did to the validation images and its latency on the exporting machine."""
+    return (
+        f"{row['rung']}: loss {row['loss_points']:+.1f} points, agreement {row['agreement']:.1%}, "
+        f"{row['latency_ms']:.2f} ms on the exporting machine"
+    )
 
 
 def _table(*headers: str, title: str | None = None) -> Table:
@@ -183,8 +196,11 @@ def _check_cells(check: Check | None) -> tuple[str, ...]:
     )
 
 
-def _layers(int8: int | None, floating: int | None) -> str:
-    return "–" if int8 is None else f"{int8}/{int8 + (floating or 0)}"
+def _layers(int8: int | None, floating: int | None, share: float | None) -> str:
+    if int8 is None:
+        return "–"
+    counted = f"{int8}/{int8 + (floating or 0)}"
+    return f"{counted}, {share:.0%}" if share and int8 else counted
 
 
 def _against(value: int | None, reference: int | None) -> str:

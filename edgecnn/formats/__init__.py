@@ -6,9 +6,9 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import MissingExtra, not_one_of
@@ -24,6 +24,10 @@ class Source:
     width: int
     work: Path
     """A folder for intermediate files, shared by the conversions of one export."""
+    described: Mapping[str, str] = field(default_factory=dict)
+    """What formats with room for metadata carry: classes and preprocessing, as text. See `edgecnn.metadata`."""
+    io: Literal["uint8", "int8"] = "uint8"
+    """Of the pixels that a full-integer LiteRT file takes; int8 is the pixel minus 128. Other formats take uint8."""
 
 
 @dataclass(frozen=True)

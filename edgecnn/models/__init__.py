@@ -20,6 +20,8 @@ from edgecnn.models.weights import State, read_weights
 
 __all__ = [
     "EMBEDDED",
+    "ONNX",
+    "ONNX_FILE",
     "Built",
     "Deployed",
     "Stage",
@@ -31,6 +33,10 @@ __all__ = [
     "save_module",
     "stages",
 ]
+
+ONNX = "onnx:"
+"""Before the name of a network that was taken in from an .onnx file: that file, in the run folder, is the network."""
+ONNX_FILE = "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ def build(
 def load_module(folder: Path) -> tuple[Checkpoint, nn.Module]:
     """A checkpoint folder to its description and network in eval mode. Raises UserError where it is damaged."""
     checkpoint = read_checkpoint(folder)
+    if checkpoint.model.startswith(ONNX):
+        return checkpoint, _load_onnx(folder, checkpoint)
     module = create_module(
         find_architecture(checkpoint.model), len(checkpoint.classes), None, checkpoint.preprocess.height
     )
@@ -101,6 +109,15 @@ def load_module(folder: Path) -> tuple[Checkpoint, nn.Module]:
         raise UserError(f"{folder / WEIGHTS}: not weights of {checkpoint.model}: {first_line(error)}") from None
     adopt_eps(module, checkpoint.batchnorm_eps)
     return checkpoint, module.eval()
+
+
+def _load_onnx(folder: Path, checkpoint: Checkpoint) -> nn.Module:
+    from edgecnn.adopt.graph import load_network
+
+    network = load_network(folder / ONNX_FILE, checkpoint.preprocess.height, checkpoint.preprocess.width)
+    if network.outputs != len(checkpoint.classes):
+        raise UserError(f"{folder / ONNX_FILE}: {network.outputs} outputs, but {len(checkpoint.classes)} classes")
+    return network.module
 
 
 def save_module(module: nn.Module) -> bytes:

@@ -1,19 +1,28 @@
-"""INT8: one file for each format that can be quantised, found by listing this folder."""
+"""INT8: one file for each format that can be quantised, found by listing this folder, and the ladder they all climb."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgecnn import formats
-from edgecnn.errors import not_one_of
-from edgecnn.formats import Converted, Source
-from edgecnn.quantize.ladder import TuningSet
+from edgecnn.errors import MissingExtra, not_one_of
+from edgecnn.formats import Converted
+from edgecnn.quantize.ladder import Attempt, Quantizer, Rung, Say, climb
 
-Quantize = Callable[[Source, TuningSet, Path], Converted]
-"""(source, tuning set, existing folder to write into). Each file of the folder has one, as QUANTIZE."""
+if TYPE_CHECKING:
+    from edgecnn.quantize.networks import Networks
+
+KEPT_IN_FLOAT = (1, 3, 6)
+"""So many of the most sensitive layers."""
+_LEAST_GAIN = 0.2
+"""dB: an equalised network whose simulated logits gain less is not tried."""
 
 
 def names() -> list[str]:
@@ -21,11 +30,53 @@ def names() -> list[str]:
     return sorted({module.name for module in pkgutil.iter_modules(__path__)} & set(formats.names()))
 
 
-def quantize(name: str, source: Source, tuning: TuningSet, out: Path) -> Converted:
-    """Write the int8 variant of a format. UserError where it has none or a library is missing."""
+def get(name: str) -> Quantizer:
+    """How a format's int8 file is written. UserError where it has none, MissingExtra where a library is missing."""
     if name not in names():
         raise not_one_of("int8: format", name, names())
-    formats.require(name)
+    found: Quantizer = importlib.import_module(f"{__name__}.{name}").QUANTIZER
+    for module in found.needs:
+        if importlib.util.find_spec(module) is None:
+            raise MissingExtra(module, found.extra)
+    return found
+
+
+def quantize(name: str, networks: Networks, out: Path, say: Say = lambda text: None) -> Converted:
+    """Write the int8 variant of a format: climb its ladder on validation images, keep the rung that was taken.
+
+    UserError where the format has no int8, a library is missing or no rung could be written.
+    """
+    quantizer = get(name)
+    folder, files, notes = climb(
+        rungs(quantizer, networks), quantizer.runtime, networks.tuning, networks.source.work / f"{name}-int8", say
+    )
     out.mkdir(parents=True, exist_ok=True)
-    make: Quantize = importlib.import_module(f"{__name__}.{name}").QUANTIZE
-    return make(source, tuning, out)
+    for file in files:
+        shutil.copyfile(folder / file, out / file)
+    return Converted(files, {**quantizer.notes, **notes, "observers_sqnr_db": networks.observers})
+
+
+def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
+    """The ladder of an engine, from cheap to dear; each network is made when its rung is reached."""
+
+    def rung(attempt: Attempt) -> Rung:
+        return Rung(attempt.name, partial(quantizer.write, attempt, networks.tuning))
+
+    observer = networks.observer
+    start = networks.plain
+    yield rung(Attempt(f"per channel, {observer}", start, observer))
+    equalised = networks.equalised
+    if equalised and networks.simulated_sqnr(equalised, observer) >= networks.observers[observer] + _LEAST_GAIN:
+        start = equalised
+        yield rung(Attempt(f"equalised, {observer}", start, observer))
+    start = networks.corrected(start)
+    yield rung(Attempt(f"bias corrected, {observer}", start, observer))
+    for name, write in quantizer.own.items():
+        yield Rung(name, partial(write, Attempt(name, networks.plain, observer), networks.tuning))
+    ranked = [layer for layer, _ in networks.sensitive]
+    for count in KEPT_IN_FLOAT:
+        kept = networks.layers_like(start, ranked[:count])
+        names = ", ".join(layer.name for layer in kept)
+        yield rung(Attempt(f"bias corrected, {observer}, {count} in float ({names})", start, observer, kept))
+    trained, _ = networks.trained(start)
+    yield rung(Attempt(f"trained with rounding, {observer}", trained, observer))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import sha256_of
+from edgecnn.errors import UserError, first_line
+from edgecnn.formats import Source
 from edgecnn.imaging import Images
+from edgecnn.quantize.network import WeightedLayer
 from edgecnn.runtimes import open_file
 
-GOOD_AGREEMENT = 0.99
-"""A rung with this agreement with fp32 on validation ends the search."""
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -31,15 +35,50 @@ class TuningSet:
     accuracy_loss_limit: float
     """Points of top-1."""
     threads: int
+    agreement: float = 0.98
+    """Least share of decisions equal to fp32's that the target wants."""
+    minutes: float = 3.0
+    """After which an engine's ladder begins no further rung."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One way to quantise, the same for every engine."""
+
+    name: str
+    source: Source
+    """The flat network to start from: as trained, equalised, bias-corrected or QAT'd. Its `work` folder is its own, so
+    that what is converted from it is converted once, whatever engine or rung asks."""
+    observer: str
+    """In `edgecnn.quantize.observe.OBSERVERS`: from the values of a tensor to the range that int8 covers."""
+    in_float: tuple[WeightedLayer, ...] = ()
+    """Layers that stay in float."""
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """How an engine's int8 file is written. Each file of this folder that is named after a format has a QUANTIZER."""
+
+    runtime: str
+    """The engine that judges."""
+    write: Callable[[Attempt, TuningSet, Path], tuple[str, ...]]
+    """(attempt, tuning set, existing empty folder) to the files written there, the one to open first."""
+    needs: tuple[str, ...]
+    """Modules that must be importable."""
+    extra: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """For the record."""
+    own: Mapping[str, Callable[[Attempt, TuningSet, Path], tuple[str, ...]]] = field(default_factory=dict)
+    """Further rungs of this engine alone, by name: a tool of its own. Tried after the bias correction."""
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to quantise."""
+    """One step of an engine's ladder."""
 
     name: str
-    make: Callable[[Path], None]
-    """Writes the quantised model to a path."""
+    make: Callable[[Path], tuple[str, ...]]
+    """Writes the files into an existing empty folder; the first of those it returns is the one to open."""
 
 
 @dataclass(frozen=True)
@@ -54,41 +93,79 @@ class Tried:
     """Root mean square, relative to the logit scale."""
     largest_class_share: float
     """Share of the images in the most frequent decision: near 1 the model has collapsed."""
+    latency_ms: float
+    """Median of one image on the machine that exports, which need not be the target."""
+    seconds: float
+    """To write and judge it."""
 
 
-def climb(rungs: Sequence[Rung], runtime: str, tuning: TuningSet, work: Path, name: str) -> tuple[Path, dict[str, Any]]:
-    """Try the rungs in order; return the taken one's main file and the notes for the record.
+def climb(
+    rungs: Iterator[Rung], runtime: str, tuning: TuningSet, work: Path, say: Say
+) -> tuple[Path, tuple[str, ...], dict[str, Any]]:
+    """Try rungs in order; return the taken one's folder, its files and the notes for the record.
 
-    Taken is the first whose loss is at most half the target's limit with an agreement of at least GOOD_AGREEMENT, else
-    the one with the highest agreement (then the smallest logit error). `name` is the file's, in a folder of `work`.
+    Taken is the first that is good: it loses at most half the target's limit with half the disagreement that the target
+    allows (other images will be judged on), and has not collapsed. Else, when the rungs or the time end, the one with
+    the highest agreement (then the smallest logit error). A rung that the engine refuses is passed over.
     """
-    tried: list[Tried] = []
-    paths: list[Path] = []
+    started, tried, refused = time.monotonic(), [], []
+    made: list[tuple[Path, tuple[str, ...]]] = []
     for index, rung in enumerate(rungs):
-        path = work / f"rung-{index}" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        rung.make(path)
-        tried.append(_judge(rung.name, path, runtime, tuning))
-        paths.append(path)
-        if tried[-1].agreement >= GOOD_AGREEMENT and tried[-1].loss_points <= tuning.accuracy_loss_limit / 2:
-            best = index
+        began = time.monotonic()
+        folder = work / f"rung-{index}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            files = rung.make(folder)
+            row = _judge(rung.name, folder / files[0], runtime, tuning, began)
+        except UserError as error:
+            refused.append(f"{rung.name}: {first_line(error)}")
+            continue
+        tried.append(row)
+        made.append((folder, files))
+        say(
+            f"  {row.rung}: validation loss {row.loss_points:+.1f} points, agreement {row.agreement:.1%}, "
+            f"{row.latency_ms:.1f} ms here ({row.seconds:.0f} s)"
+        )
+        if _good(row, tuning):
             break
-    else:
-        best = min(range(len(tried)), key=lambda i: (-tried[i].agreement, tried[i].logit_error))
+        if time.monotonic() - started > 60 * tuning.minutes:
+            refused.append(f"further rungs: not tried after {tuning.minutes:g} minutes")
+            break
+    if not made:
+        raise UserError(f"int8: no rung could be written: {'; '.join(refused)}")
+    good = [index for index, row in enumerate(tried) if _good(row, tuning)]
+    best = good[0] if good else min(range(len(tried)), key=lambda i: (-tried[i].agreement, tried[i].logit_error))
     notes = {
         "rung": tried[best].rung,
         "rungs_tried_on_validation": [asdict(row) for row in tried],
+        "rungs_refused": refused,
         "calibration_images": len(tuning.calibration),
         "calibration_pixels_sha256": sha256_of(tuning.calibration.tobytes()),
         "validation_images": len(tuning.validation),
     }
-    return paths[best], notes
+    return *made[best], notes
 
 
-def _judge(rung: str, path: Path, runtime: str, tuning: TuningSet) -> Tried:
+def _good(row: Tried, tuning: TuningSet) -> bool:
+    labels = np.bincount(tuning.validation_labels)
+    collapsed = row.largest_class_share > max(0.9, labels.max() / labels.sum() + 0.2)
+    return (
+        row.agreement >= 1 - (1 - tuning.agreement) / 2
+        and row.loss_points <= tuning.accuracy_loss_limit / 2
+        and not collapsed
+    )
+
+
+def _judge(rung: str, path: Path, runtime: str, tuning: TuningSet, began: float) -> Tried:
     session = open_file(path, runtime, "int8", tuning.threads)
     try:
-        logits = np.concatenate([session.run(image[None]) for image in tuning.validation])
+        rows, times = [], []
+        for image in tuning.validation:
+            started = time.perf_counter()
+            rows.append(session.run(image[None]))
+            times.append(time.perf_counter() - started)
+        logits = np.concatenate(rows)
     finally:
         session.close()
     reference, labels = tuning.validation_logits, tuning.validation_labels
@@ -96,4 +173,12 @@ def _judge(rung: str, path: Path, runtime: str, tuning: TuningSet) -> Tried:
     loss = 100 * (np.mean(expected == labels) - np.mean(decisions == labels))
     error = float(np.sqrt(np.mean((logits - reference) ** 2)) / reference.std())
     shares = np.bincount(decisions) / len(decisions)
-    return Tried(rung, float(loss), float(np.mean(decisions == expected)), error, float(shares.max()))
+    return Tried(
+        rung=rung,
+        loss_points=float(loss),
+        agreement=float(np.mean(decisions == expected)),
+        logit_error=error if np.isfinite(error) else 1e9,
+        largest_class_share=float(shares.max()),
+        latency_ms=1000 * float(np.median(times)),
+        seconds=round(time.monotonic() - began, 1),
+    )

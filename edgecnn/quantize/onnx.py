@@ -1,60 +1,24 @@
-"""ONNX static QDQ: per-channel int8 weights, uint8 activations, clipping observers."""
+"""ONNX static QDQ: per-channel int8 weights, uint8 activations."""
 
 from __future__ import annotations
 
 import logging
-import shutil
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from edgecnn.formats import Converted, Source
 from edgecnn.formats.onnx import NOTES, fp32_file
-from edgecnn.quantize.ladder import Rung, TuningSet, climb
-from edgecnn.quantize.observe import (
-    Histogram,
-    Observer,
-    least_error,
-    load_histograms,
-    observe,
-    percentile,
-    save_histograms,
-)
+from edgecnn.imaging import Pixels
+from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
+from edgecnn.quantize.network import WeightedLayer, find_weights
+from edgecnn.quantize.observe import OBSERVERS, Tensors, observed_once
+
+MAIN = "model.onnx"
 
 
-def qdq_rungs(source: Source, tuning: TuningSet) -> list[Rung]:
-    """The ways to write a QDQ model, which every engine that reads QDQ can climb."""
-    fp32 = fp32_file(source)
-    histograms = _observed(fp32, tuning, source.work / "histograms.npz")
-    make = partial(_quantize_once, fp32, histograms)
-    classifier = _classifier(fp32)
-    return [
-        Rung("per channel, percentile 99.99", partial(make, percentile(99.99), ())),
-        Rung("per channel, least squared error", partial(make, least_error(), ())),
-        Rung("per channel, percentile 99.999", partial(make, percentile(99.999), ())),
-        Rung("per channel, percentile 99.99, float classifier", partial(make, percentile(99.99), classifier)),
-        Rung("per channel, least squared error, float classifier", partial(make, least_error(), classifier)),
-    ]
-
-
-def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
-    rungs = qdq_rungs(source, tuning)
-    taken, notes = climb(rungs, "onnxruntime", tuning, source.work / "onnx-int8", "model.onnx")
-    shutil.copyfile(taken, out / "model.onnx")
-    return Converted(("model.onnx",), {**NOTES, **notes})
-
-
-def _observed(fp32: Path, tuning: TuningSet, cache: Path) -> dict[str, Histogram]:
-    """Observed once per export: several formats start from the same ranges."""
-    if not cache.exists():
-        save_histograms(observe(fp32, tuning.calibration, tuning.threads), cache)
-    return load_histograms(cache)
-
-
-def _quantize_once(
-    fp32: Path, histograms: dict[str, Histogram], observer: Observer, in_float: tuple[str, ...], out: Path
-) -> None:
+def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
+    """Write an attempt as a QDQ model, which every engine that reads QDQ can run."""
     from onnxruntime.quantization import (
         CalibrationMethod,
         QuantFormat,
@@ -65,36 +29,77 @@ def _quantize_once(
         save_tensors_data,
     )
 
+    fp32 = fp32_file(attempt.source)
+    histograms = observed_once(
+        attempt.source.work / "onnx-histograms.npz", lambda: _all_tensors(fp32, tuning.threads), tuning.calibration
+    )
+    observer = OBSERVERS[attempt.observer]
     ranges = {
         name: TensorData(**dict(zip(("lowest", "highest"), map(np.float32, observer(histogram)), strict=True)))
         for name, histogram in histograms.items()
     }
-    cache = out.with_suffix(".ranges.json")
+    cache = path.with_suffix(".ranges.json")
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, ranges), cache)
     logging.disable(logging.WARNING)  # it advises a pre-processing that the exporter has done
     try:
         quantize_static(
             fp32,
-            out,
+            path,
             None,
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(in_float),
+            nodes_to_exclude=nodes_of(fp32, attempt.in_float),
             calibrate_method=CalibrationMethod.MinMax,
             calibration_cache_path=cache,
         )
     finally:
         logging.disable(logging.NOTSET)
+        cache.unlink(missing_ok=True)
 
 
-def _classifier(fp32: Path) -> tuple[str, ...]:
-    """Name of the last layer with weights."""
+def nodes_of(fp32: Path, layers: tuple[WeightedLayer, ...]) -> list[str]:
+    """Names of the ONNX nodes that are these layers."""
     import onnx
 
-    layers = [node.name for node in onnx.load(fp32).graph.node if node.op_type in ("Gemm", "MatMul", "Conv")]
-    return tuple(layers[-1:])
+    graph = onnx.load(fp32).graph
+    weights = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    users = {name: node.name for node in graph.node for name in node.input if name in weights}
+    return [users[key] for key in find_weights(layers, {key: weights[key] for key in users}).values()]
 
 
-QUANTIZE = _quantize
+def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
+    write_qdq(attempt, tuning, out / MAIN)
+    return (MAIN,)
+
+
+def _all_tensors(fp32: Path, threads: int) -> Callable[[Pixels], Tensors]:
+    """A session that gives every float tensor of the graph."""
+    import onnx
+    import onnxruntime
+
+    model = onnx.shape_inference.infer_shapes(onnx.load(fp32))
+    floats = {
+        value.name
+        for value in model.graph.value_info
+        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT and value.type.tensor_type.shape.dim
+    }
+    constants = {initializer.name for initializer in model.graph.initializer}
+    outputs = {output.name for output in model.graph.output}
+    names = [
+        name for node in model.graph.node for name in node.output if name in floats | outputs and name not in constants
+    ]
+    model.graph.output.extend(
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in outputs
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return lambda image: dict(zip(names, session.run(names, {"images": image[None]}), strict=True))
+
+
+QUANTIZER = Quantizer(
+    runtime="onnxruntime", write=_write, needs=("torch", "onnx", "onnxruntime"), extra="train", notes=NOTES
+)

@@ -1,53 +1,32 @@
-"""OpenVINO int8: from our own QDQ, then by NNCF with fast and accurate bias correction, then a float classifier."""
+"""OpenVINO int8: from our own QDQ, which OpenVINO runs in int8; its own rungs are NNCF's bias corrections."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import logging
-import shutil
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from edgecnn import telemetry
-from edgecnn.formats import Converted, Source
 from edgecnn.formats.onnx import fp32_file
 from edgecnn.formats.openvino import FILES, NOTES
-from edgecnn.quantize.ladder import Rung, TuningSet, climb
-from edgecnn.quantize.onnx import qdq_rungs
+from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
+from edgecnn.quantize.onnx import write_qdq
 
 
-def _quantize(source: Source, tuning: TuningSet, out: Path) -> Converted:
+def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
     telemetry.forbid()
     import openvino
 
-    by_nncf = partial(_nncf, openvino.convert_model(fp32_file(source)), tuning)
-    ours = [Rung(rung.name, partial(_from_qdq, rung)) for rung in qdq_rungs(source, tuning)]
-    rungs = [
-        *ours[:2],
-        Rung("NNCF fast bias correction", partial(by_nncf, fast=True, float_classifier=False)),
-        Rung("NNCF accurate bias correction", partial(by_nncf, fast=False, float_classifier=False)),
-        Rung("NNCF accurate bias correction, float classifier", partial(by_nncf, fast=False, float_classifier=True)),
-        *ours[3:],
-    ]
-    taken, notes = climb(rungs, "openvino", tuning, source.work / "openvino-int8", FILES[0])
-    for file in FILES:
-        shutil.copyfile(taken.with_name(file), out / file)
-    return Converted(FILES, {**NOTES, **notes})
+    qdq = out / "qdq.onnx"
+    write_qdq(attempt, tuning, qdq)
+    openvino.save_model(openvino.convert_model(qdq), out / FILES[0], compress_to_fp16=False)
+    return FILES
 
 
-def _from_qdq(rung: Rung, path: Path) -> None:
-    """OpenVINO reads QDQ and runs it in int8."""
-    import openvino
-
-    qdq = path.with_suffix(".onnx")
-    rung.make(qdq)
-    openvino.save_model(openvino.convert_model(qdq), path, compress_to_fp16=False)
-
-
-def _nncf(model: Any, tuning: TuningSet, path: Path, *, fast: bool, float_classifier: bool) -> None:
+def _by_nncf(attempt: Attempt, tuning: TuningSet, out: Path, *, fast: bool) -> tuple[str, ...]:
     telemetry.forbid()
     # torch, which nncf imports, remarks that there is no CUDA.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
@@ -55,25 +34,26 @@ def _nncf(model: Any, tuning: TuningSet, path: Path, *, fast: bool, float_classi
     import openvino
 
     nncf.set_log_level(logging.ERROR)
-    ignored = nncf.IgnoredScope(names=[_classifier(model)]) if float_classifier else None
     # Its progress bars go to stdout, which belongs to our results.
     with contextlib.redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
         quantized = nncf.quantize(
-            model.clone(),
+            openvino.convert_model(fp32_file(attempt.source)),
             nncf.Dataset([image[None] for image in tuning.calibration]),
             subset_size=len(tuning.calibration),
             fast_bias_correction=fast,
-            ignored_scope=ignored,
         )
-    openvino.save_model(quantized, path, compress_to_fp16=False)
+    openvino.save_model(quantized, out / FILES[0], compress_to_fp16=False)
+    return FILES
 
 
-def _classifier(model: Any) -> str:
-    """Name of the last layer with weights."""
-    layers = [
-        op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() in ("MatMul", "Convolution")
-    ]
-    return str(layers[-1])
-
-
-QUANTIZE = _quantize
+QUANTIZER = Quantizer(
+    runtime="openvino",
+    write=_write,
+    needs=("torch", "onnx", "openvino", "nncf"),
+    extra="train",
+    notes=NOTES,
+    own={
+        "NNCF fast bias correction": partial(_by_nncf, fast=True),
+        "NNCF accurate bias correction": partial(_by_nncf, fast=False),
+    },
+)

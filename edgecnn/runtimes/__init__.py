@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -29,7 +30,7 @@ class Session(Protocol):
         ...
 
     def executed(self) -> Mapping[str, Any]:
-        """What the engine really runs, read from the engine: layers by precision, provider, conversions."""
+        """What the engine really runs, read from the engine: the mapping that `executed_report` makes."""
         ...
 
     def close(self) -> None:
@@ -51,6 +52,43 @@ class Runtime:
     """The extra of edgecnn that installs it; None where the base install has it."""
     open: Callable[[Path, Precision, int], Session]
     """(main file, precision, threads) to a session."""
+
+
+@dataclass(frozen=True)
+class Executed:
+    """A convolution, linear layer or matrix product as the engine ran it."""
+
+    name: str
+    kind: str
+    """The engine's own word for its kernel."""
+    precision: str
+    """Of the arithmetic: int8, fp16, bf16 or fp32."""
+    macs: int
+    """Multiply-accumulates for one image."""
+
+
+def executed_report(
+    layers: Sequence[Executed], providers: Sequence[str], remarks: Sequence[str] = (), **details: Any
+) -> dict[str, Any]:
+    """What `Session.executed` returns, the same keys for every engine.
+
+    `remarks` name what nobody asked for: a fallback to another provider, INT8 run as fp16, a graph that a delegate did
+    not take. `details` are the engine's own: `quantize_ops` (conversions between int8 and float), `partitions`, …
+    """
+    macs: Counter[str] = Counter()
+    for layer in layers:
+        macs[layer.precision] += layer.macs
+    total = sum(macs.values())
+    int8 = sum(layer.precision == "int8" for layer in layers)
+    return {
+        "providers": sorted(set(providers)),
+        "int8_layers": int8,
+        "float_layers": len(layers) - int8,
+        "mac_shares": {precision: count / total for precision, count in sorted(macs.items())} if total else {},
+        "layers": [{"name": one.name, "kind": one.kind, "precision": one.precision, "macs": one.macs} for one in layers],
+        "remarks": list(remarks),
+        **details,
+    }
 
 
 def names() -> list[str]:

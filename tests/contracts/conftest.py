@@ -11,6 +11,7 @@ import pytest
 from edgecnn import formats
 from edgecnn.formats import Source
 from edgecnn.quantize.ladder import TuningSet
+from edgecnn.quantize.networks import Networks
 from tests.conftest import picture
 
 HEIGHT, WIDTH, CLASSES = 32, 40, 3
@@ -80,6 +81,11 @@ def tuning(eager: Any) -> TuningSet:
         accuracy_loss_limit=1.0,
         threads=1,
     )
+
+
+@pytest.fixture
+def networks(source: Source, tuning: TuningSet) -> Networks:
+    return Networks(source, tuning)
 
 
 def format_precisions() -> list[tuple[str, str]]:

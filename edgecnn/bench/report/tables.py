@@ -206,7 +206,11 @@ def _int8_layers(variant: Variant) -> str:
     summary, executed = variant.summary, variant.artifact.executed
     int8 = summary.int8_layers if summary else executed.get("int8_layers")
     floating = summary.float_layers if summary else executed.get("float_layers")
-    return f"{int8}/{int8 + floating}" if isinstance(int8, int) and isinstance(floating, int) else "not told"
+    if not isinstance(int8, int) or not isinstance(floating, int):
+        return "not told"
+    shares = summary.executed.get("mac_shares") if summary else executed.get("mac_shares")
+    share = f" · {percent(shares.get('int8', 0.0))} of MACs" if shares and int8 else ""
+    return f"{int8}/{int8 + floating}{share}"
 
 
 def _agreement(check: Check) -> Cell:

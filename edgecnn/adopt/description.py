@@ -1,0 +1,96 @@
+"""The preprocessing and the labels that a network was trained with, as its owner writes them down: pre.toml, labels."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from edgecnn.artifact import Preprocess, checked
+from edgecnn.errors import UserError, must_be_file
+
+_FOREIGN = {
+    ("colour", "color", "channels", "channel_order", "bgr"): (
+        "images are prepared as RGB: swap the input channels of the first layer's weights, and mean and std with them"
+    ),
+    ("scale", "rescale", "divide", "scale_factor"): (
+        "pixels are divided by 255 before mean and std: put any other scale into those two (pixels 0..255 as they are: "
+        "mean = [0, 0, 0], std = [0.00392157, 0.00392157, 0.00392157])"
+    ),
+    ("size", "input_size", "shape"): "write height and width",
+    ("layout", "dtype"): "is read from the model file",
+    ("interpolation", "antialias", "resize_shorter", "resize_size", "resize_shortest_edge"): (
+        "there is one resize, bilinear with antialiasing; resizing the shorter side to 256 and cropping 224 is "
+        'fit = "center-crop", crop = 0.875'
+    ),
+}
+"""What other descriptions say and the runtime cannot do, or does otherwise."""
+
+
+def read_preprocess(path: Path | None, known: Mapping[str, Any], missing: str) -> Preprocess:
+    """The preprocessing of a strict TOML file with the fields of `Preprocess`, over what is `known` without it.
+
+    Mean and std must come from one of the two: a wrong default would pass unseen. `missing` is the beginning of the
+    error where they do not. Raises UserError with everything that is wrong in the file.
+    """
+    given = _toml(path) if path else {}
+    where = path.name if path else missing
+    foreign = _foreign(given)
+    fields = {key: value for key, value in given.items() if key not in foreign}
+    wrong = [f"{key}: {why}" for key, why in foreign.items()]
+    values = {**known, **fields}
+    wrong += [f"{name}: missing" for name in ("height", "width", "mean", "std") if name not in values]
+    complete = {"height": 1, "width": 1, **values}
+    try:
+        found = checked(Preprocess, complete, where)
+    except UserError as error:
+        wrong.append(str(error).removeprefix(f"{where}: "))
+    else:
+        wrong += _unlikely(found)
+    if not wrong:
+        return found
+    advice = "" if path else ": give --preprocess FILE.toml with height, width, mean, std, and fit and crop if it crops"
+    raise UserError(f"{where}: {'; '.join(wrong)}{advice}")
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Class names, one a line, in the order of the network's outputs."""
+    must_be_file(path, "class names, one a line, in the order of the outputs")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not UTF-8 text (expected class names, one a line)") from None
+    names = [line.strip() for line in lines]
+    while names and not names[-1]:
+        names.pop()
+    if not names or "" in names:
+        which = f"line {names.index('') + 1} is empty" if names else "empty"
+        raise UserError(f"{path}: {which}: one class a line, in the order of the outputs")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UserError(f"{path}: {twice[0]!r} is there twice: one class a line, each once")
+    return tuple(names)
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    must_be_file(path, "a .toml file with height, width, mean, std")
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    # TOML has lists where the model has tuples.
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+
+
+def _foreign(given: Mapping[str, Any]) -> dict[str, str]:
+    return {key: why for key in given for words, why in _FOREIGN.items() if key in words}
+
+
+def _unlikely(found: Preprocess) -> list[str]:
+    wrong = []
+    if max(found.mean) > 1 or min(found.mean) < -1:
+        wrong.append(f"mean: {list(found.mean)} is not of pixels 0..1: divide mean and std by 255")
+    if min(found.std) <= 0:
+        wrong.append(f"std: {list(found.std)} must be positive")
+    return wrong

@@ -1,0 +1,142 @@
+"""An .onnx file on disk: read whole and judged before anything is made of it. Whatever is wrong is one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgecnn.errors import UserError, first_line, must_be_file
+
+OLDEST_OPSET = 7
+"""Before it, broadcasting and BatchNorm meant something else."""
+
+_QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
+_FLOAT, _UINT8, _FLOAT16 = 1, 2, 10
+"""TensorProto.DataType."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """The one input of an image classifier."""
+
+    name: str
+    pixels: Literal["float", "uint8"]
+    layout: Literal["nchw", "nhwc"]
+    height: int | None
+    """None where the file leaves it open."""
+    width: int | None
+
+
+def read_model(path: Path) -> Any:
+    """The onnx.ModelProto of `path` with its external data in it and its local functions inlined.
+
+    Raises UserError: not an ONNX model, external data missing, newer than the installed onnx package, already
+    quantised, in float16, damaged.
+    """
+    import onnx
+    from onnx import inliner
+
+    must_be_file(path, "an .onnx file")
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception as error:  # protobuf's and onnx's own, of no common class
+        raise UserError(f"{path}: not an ONNX model ({type(error).__name__}): damaged, or another format?") from None
+    if not model.ir_version or not model.graph.node:
+        raise UserError(f"{path}: not an ONNX model (no network in it): damaged, or another format?")
+    _refuse_versions(path, model)
+    _refuse_missing_data(path, model)
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+        onnx.checker.check_model(model)
+    except Exception as error:
+        raise UserError(f"{path}: damaged ONNX model: {first_line(error)}") from None
+    model = inliner.inline_local_functions(model) if model.functions else model
+    _refuse_quantised(path, model)
+    return model
+
+
+def input_of(path: Path, model: Any) -> Input:
+    """The input: float (n, 3, h, w) or (n, h, w, 3), or uint8 pixels in either order. UserError for anything else."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [entry for entry in model.graph.input if entry.name not in weights]
+    wanted = "one image input, float (n, 3, h, w) or uint8 (n, h, w, 3)"
+    if len(inputs) != 1:
+        names = ", ".join(entry.name for entry in inputs) or "none"
+        raise UserError(f"{path}: {len(inputs)} inputs ({names}): expected {wanted}")
+    name, kind = inputs[0].name, inputs[0].type.tensor_type
+    sizes = [dim.dim_value or None for dim in kind.shape.dim]
+    shown = tuple(size or "?" for size in sizes)
+    if kind.elem_type == _FLOAT16:
+        raise UserError(f"{path}: input {name!r} is float16: give the float32 file that it was made from")
+    if kind.elem_type not in (_FLOAT, _UINT8):
+        raise UserError(f"{path}: input {name!r} has element type {kind.elem_type} of ONNX: expected {wanted}")
+    if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]):
+        raise UserError(f"{path}: input {name!r} is {shown}: expected {wanted}")
+    pixels: Literal["float", "uint8"] = "uint8" if kind.elem_type == _UINT8 else "float"
+    if sizes[1] == 3:
+        return Input(name, pixels, "nchw", sizes[2], sizes[3])
+    return Input(name, pixels, "nhwc", sizes[1], sizes[2])
+
+
+def output_of(path: Path, model: Any) -> str:
+    """Name of the one output."""
+    names = [entry.name for entry in model.graph.output]
+    if len(names) != 1:
+        raise UserError(
+            f"{path}: {len(names)} outputs ({', '.join(names)}): expected one, the class scores: cut the others off "
+            "with onnx.utils.extract_model"
+        )
+    return str(names[0])
+
+
+def _refuse_versions(path: Path, model: Any) -> None:
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    if model.ir_version > onnx.IR_VERSION:
+        raise UserError(
+            f"{path}: IR version {model.ir_version}, the installed onnx {onnx.__version__} reads up to "
+            f"{onnx.IR_VERSION}: pip install -U onnx onnxruntime, or export for an older one"
+        )
+    opset = opset_of(model)
+    if not OLDEST_OPSET <= opset <= newest:
+        raise UserError(
+            f"{path}: opset {opset}, read are {OLDEST_OPSET} to {newest} (onnx {onnx.__version__}): export it again "
+            "with one of them, or convert it with onnx.version_converter"
+        )
+
+
+def opset_of(model: Any) -> int:
+    """The version of ONNX's own operators that a model is written in."""
+    return int(next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0))
+
+
+def _refuse_missing_data(path: Path, model: Any) -> None:
+    import onnx
+
+    needed = {
+        entry.value
+        for tensor in model.graph.initializer
+        if tensor.data_location == onnx.TensorProto.EXTERNAL
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+    missing = sorted(name for name in needed if not (path.parent / name).is_file())
+    if missing:
+        raise UserError(
+            f"{path}: its weights are in {', '.join(missing)}, which is not beside it: copy that file too, or export "
+            "with external_data=False"
+        )
+
+
+def _refuse_quantised(path: Path, model: Any) -> None:
+    for node in model.graph.node:
+        if node.op_type in _QUANTISED or node.op_type.startswith(("QLinear", "QGemm", "QAttention")):
+            raise UserError(
+                f"{path}: already quantised ({node.op_type}, node {node.name or node.output[0]!r}): give the float32 "
+                "file that it was made from, int8 is made and judged here"
+            )
+    for tensor in model.graph.initializer:
+        if tensor.data_type == _FLOAT16:
+            raise UserError(f"{path}: {tensor.name!r} is float16: give the float32 file that it was made from")

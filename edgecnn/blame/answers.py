@@ -1,0 +1,113 @@
+"""Two sets of answers to the same images: how far apart they are, and what that costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Frozen, Interval
+from edgecnn.evaluate import Labels
+from edgecnn.intervals import paired_difference
+
+Answers: TypeAlias = NDArray[np.float32]
+"""(n, classes), logits or probabilities."""
+Kind: TypeAlias = Literal["logits", "softmax"]
+_SUMS_TO_ONE = 0.02
+"""int8 probabilities are rounded to 1/256."""
+
+
+class Effect(Frozen):
+    """What one change does to the answers of some images."""
+
+    error: float
+    """Largest |answer − expected|, divided by the standard deviation of all expected answers."""
+    mean_error: float
+    correlation: float
+    """Of the answers, each image's mean taken off. 1: the same net."""
+    agreement: float
+    """Share of equal decisions."""
+    flipped: int
+    top1: float
+    loss_points: float
+    """100 × (expected's top-1 − top1): positive where it is worse."""
+    loss_interval: Interval
+    """95 %, of the paired difference."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the trained network answers."""
+
+    logits: Answers
+    labels: Labels
+
+    def some(self, index: NDArray[np.int64]) -> Expected:
+        """Of these images."""
+        return Expected(self.logits[index], self.labels[index])
+
+
+def effect(answers: Answers, expected: Expected, kind: Kind = "logits") -> Effect:
+    """Judge answers to the expected ones' images; `kind` is what `answers` are."""
+    wanted = expected.logits if kind == "logits" else softmax(expected.logits)
+    decided, right_decision = answers.argmax(1), wanted.argmax(1)
+    was_right, is_right = right_decision == expected.labels, decided == expected.labels
+    lost, gained, n = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum()), len(answers)
+    low, high = paired_difference(lost, gained, n)
+    finite = bool(np.isfinite(answers).all())
+    error = np.abs(answers - wanted) / scale_of(wanted) if finite else np.full(answers.shape, np.inf)
+    return Effect(
+        error=float(min(error.max(), 1e30)),
+        mean_error=float(min(error.mean(), 1e30)),
+        correlation=correlation(answers, wanted) if finite else 0.0,
+        agreement=float((decided == right_decision).mean()),
+        flipped=int((decided != right_decision).sum()),
+        top1=float(is_right.mean()),
+        loss_points=100 * (lost - gained) / n,
+        loss_interval=Interval(low=100 * low, high=100 * high),
+    )
+
+
+def scale_of(logits: Answers) -> float:
+    """The unit of errors, as in `edgecnn.evaluate`: standard deviation of all logits."""
+    return max(float(logits.std()), 1e-12)
+
+
+def moved(before: Answers, after: Answers, scale: float) -> float:
+    """How far a change moves the answers: root of the mean square, in `scale`."""
+    difference = after.astype(np.float64) - before
+    return float(min(np.sqrt((difference**2).mean()) / scale, 1e30)) if np.isfinite(difference).all() else 1e30
+
+
+def softmax(logits: Answers) -> Answers:
+    """Logits (n, classes) to probabilities."""
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    shares: Answers = powers / powers.sum(1, keepdims=True)
+    return shares
+
+
+def looks_like(answers: Answers) -> Kind:
+    """Whether answers are probabilities: none below 0, each image's sum 1."""
+    sums = answers.sum(1)
+    return "softmax" if answers.min() >= 0 and np.abs(sums - 1).max() <= _SUMS_TO_ONE else "logits"
+
+
+def correlation(first: Answers, second: Answers) -> float:
+    """Pearson's, over all images and classes, each image's mean taken off. 0 where one side is constant."""
+    a, b = (one.astype(np.float64) - one.mean(1, keepdims=True) for one in (first, second))
+    norms = float(np.sqrt((a**2).sum() * (b**2).sum()))
+    return float((a * b).sum() / norms) if norms > 0 else 0.0
+
+
+def class_order(answers: Answers, wanted: Answers) -> tuple[int, ...]:
+    """Which column of `answers` is which class of `wanted`: the closest pairs first, each taken once."""
+    distance = ((answers[:, :, None].astype(np.float64) - wanted[:, None, :]) ** 2).mean(0)
+    classes = len(distance)
+    order = [0] * classes
+    for _ in range(classes):
+        column, label = np.unravel_index(np.argmin(distance), distance.shape)
+        order[int(label)] = int(column)
+        distance[column, :] = distance[:, label] = np.inf
+    return tuple(order)

@@ -1,0 +1,135 @@
+"""`edgecnn export`: a checkpoint, or somebody else's network, to a verified bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgecnn.cli.extras import need, need_training
+from edgecnn.cli.options import Good, Json, MinPerClass, Require, Seed, Skip, TargetName
+from edgecnn.errors import UserError
+
+if TYPE_CHECKING:
+    from edgecnn.artifact import Bundle
+
+_EPILOG = (
+    "Examples: edgecnn export runs/parts --target desktop-cpu --out bundle/ · "
+    "edgecnn export model.onnx --data parts/ --preprocess pre.toml --out bundle/ · "
+    "edgecnn export weights.pth --model timm:mobilenetv3_small_100 --data parts/ --out bundle/"
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(epilog=_EPILOG)(export)
+
+
+def export(
+    source: Annotated[
+        Path,
+        typer.Argument(help="Run folder of `edgecnn finetune`; or an .onnx file; or weights (.pth, .safetensors)."),
+    ],
+    out: Annotated[Path, typer.Option(help="Bundle folder to write; an older bundle there is replaced.")],
+    target: TargetName = "desktop-cpu",
+    data: Annotated[
+        Path | None, typer.Option(help="The images: of a file, always; of a run folder, where they have moved since.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Of a weights file: its timm or torchvision network.")] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="Of a file: TOML with height, width, mean, std, fit, crop.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Of a file: class names, one a line, in the order of its outputs.")
+    ] = None,
+    good: Good = None,
+    seed: Seed = 0,
+    skip_unreadable: Skip = False,
+    min_per_class: MinPerClass = 5,
+    require: Require = None,
+    as_json: Json = False,
+) -> None:
+    """Convert, quantise and verify every variant of a target. Exit code 1 where one was left out.
+
+    A file is taken in first: its run folder is written beside --out, as <out>-source.
+    """
+    from edgecnn.cli.show import say
+    from edgecnn.profiles import load_target
+
+    need_training()
+    profile = load_target(target)
+    if require:
+        profile = profile.model_copy(update={"require": require})
+    if source.is_dir():
+        given = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
+        unfit = [option for option, value in given.items() if value is not None]
+        if unfit:
+            raise UserError(f"{source}: a run folder has its own: leave {', '.join(unfit)} out")
+        run = source
+    else:
+        run = _taken_in(
+            source, out, data, model, preprocess, labels,
+            {"good": good, "seed": seed, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class},
+        )  # fmt: skip
+    from edgecnn.export import export as make
+
+    bundle = make(run, profile, out, data, say)
+    show_bundle(bundle, out, as_json)
+    raise typer.Exit(0 if is_complete(bundle) else 1)
+
+
+def _taken_in(
+    source: Path,
+    out: Path,
+    data: Path | None,
+    model: str | None,
+    preprocess: Path | None,
+    labels: Path | None,
+    reading: dict[str, object],
+) -> Path:
+    """The run folder that `source` becomes."""
+    from edgecnn.adopt.folder import adopt, refuse_unfit
+    from edgecnn.cli.show import progress_bar, say
+    from edgecnn.data import load_folder
+
+    need("train", "onnx")
+    refuse_unfit(source, model, preprocess, labels)
+    if data is None:
+        raise UserError(f"{source}: --data is missing: calibration and verification need the images of its classes")
+    with progress_bar() as bar:
+        bar.start(1, f"reading {data}")
+        dataset = load_folder(data, progress=bar.count, **reading)  # type: ignore[arg-type]
+        for problem in dataset.problems:
+            say(f"left out: {problem.name}: {problem.reason}")
+    folder = out.with_name(f"{out.name}-source")
+    taken = adopt(
+        source,
+        dataset,
+        folder,
+        model=model,
+        preprocess=preprocess,
+        labels=labels,
+        seed=int(str(reading["seed"])),
+        progress=say,
+    )
+    for note in taken.notes:
+        say(f"{source.name}: {note}")
+    return taken.run
+
+
+def is_complete(bundle: Bundle) -> bool:
+    """Whether every variant passed, and raw frames decide as their files do."""
+    return not bundle.left_out and (bundle.frames is None or bundle.frames.within)
+
+
+def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
+    from edgecnn.cli.show import console, remarks, variants
+
+    if as_json:
+        print(bundle.model_dump_json(indent=1))
+        return
+    console().print(variants(bundle))
+    for remark in remarks(bundle):
+        print(remark)
+    print(f"{folder}: {len(bundle.artifacts)} variants passed, {len(bundle.left_out)} left out")

@@ -1,0 +1,117 @@
+"""`edgecnn rehearse`: every variant on an emulated board, before there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edgecnn.cli.options import BundleFolder, Json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgecnn.rehearse import Rehearsal, Rehearsed
+
+_OUTCOME_STYLES = {"same": "green", "not run": "yellow"}
+_INT8_AND_FLOAT = ("smmla", "sdot", "udot", "usdot", "smlal", "umlal", "smull", "umull", "fmla fp16", "fmla fp32")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(epilog="Example: edgecnn rehearse bundle/ --device raspberry-pi-4")(rehearse)
+
+
+def rehearse(
+    bundle: BundleFolder,
+    device: Annotated[str, typer.Option(help="raspberry-pi-3, raspberry-pi-4 or raspberry-pi-5.")],
+    variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    images: Annotated[int, typer.Option(help="At most so many golden images.")] = 16,
+    out: Annotated[Path | None, typer.Option(help="Also write the report as JSON there.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Where the board is set up. Default: EDGECNN_CACHE or ~/.cache/edgecnn.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing: only what the cache has.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run a bundle on an emulated Raspberry Pi: same decisions, same pixels, no illegal instruction.
+
+    Emulated: numerics only, no times. Exit code 1 where a variant differs or dies, 3 where none could be run. The first
+    call fetches about 120 MB (Debian, Ubuntu or their like; no root needed).
+    """
+    from edgecnn.artifact import write_atomically
+    from edgecnn.cli.show import console, say
+    from edgecnn.rehearse import rehearse as run
+
+    found = run(bundle, device, variant or (), images, cache, offline, say)
+    text = found.model_dump_json(indent=1)
+    if out:
+        write_atomically(out, text + "\n")
+    if as_json:
+        print(text)
+    else:
+        console().print(_table(found))
+        for line in _remarks(found):
+            print(line)
+    raise typer.Exit(found.exit_code)
+
+
+def _table(found: Rehearsal) -> Table:
+    from rich.table import Table
+
+    title = (
+        f"{found.bundle} on {found.description} ({found.emulator}, {found.system}), {len(found.images)} images\n"
+        f"{found.emulated}"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("variant", no_wrap=True)
+    for header in (
+        "error vs trained",
+        "flips",
+        "error vs here",
+        "flips",
+        "bit-equal",
+        "pixels",
+        "instructions of one image",
+        "MiB RSS, emulated",
+        "outcome",
+    ):
+        table.add_column(header, justify="right")
+    for row in found.variants:
+        table.add_row(*_cells(row))
+    return table
+
+
+def _cells(row: Rehearsed) -> tuple[str, ...]:
+    trained, here = row.against_trained, row.against_native
+    style = _OUTCOME_STYLES.get(row.outcome, "bold red")
+    return (
+        row.variant,
+        "–" if trained is None else f"{trained.max_error:.1e}",
+        "–" if trained is None else str(len(trained.flips)),
+        "–" if here is None else f"{here.max_error:.1e}",
+        "–" if here is None else str(len(here.flips)),
+        "–" if here is None else "yes" if here.bit_equal else "no",
+        "–" if row.pixels_equal is None else "equal" if row.pixels_equal else "NOT equal",
+        ", ".join(f"{row.instructions[kind]} {kind}" for kind in _INT8_AND_FLOAT if kind in row.instructions) or "–",
+        "–" if row.peak_rss_mib is None else f"{row.peak_rss_mib:.0f}",
+        f"[{style}]{row.outcome}[/]",
+    )
+
+
+def _remarks(found: Rehearsal) -> list[str]:
+    """What a reader of the table must know besides."""
+    lines = [f"{row.variant}: {row.reason}" for row in found.variants if row.reason]
+    for row in found.variants:
+        lines += [f"{row.variant}: {remark}" for remark in row.remarks]
+        flips = row.against_native.flips if row.against_native else ()
+        lines += [
+            f"{row.variant}: {flip.image} ({flip.label}) is {flip.variant} on the board, {flip.reference} here"
+            for flip in flips
+        ]
+    lines.append(
+        "errors are in units of the logits' standard deviation; `here` is the same variant on this machine; "
+        "instructions are the different ones in the engine's code; memory is the emulator's and the program's together"
+    )
+    return lines

@@ -1,0 +1,122 @@
+"""`edgecnn verify`: every variant again, from the encoded test images; and what is to blame where one differs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgecnn.cli.options import BundleFolder, Json
+
+_EPILOG = """Example: edgecnn verify bundle/ --data parts/
+
+Why a variant differs, and what the usual mistakes cost: edgecnn verify bundle/ --data parts/ --explain
+
+Somebody else's file: edgecnn verify bundle/ --data parts/ --foreign model.onnx --preprocess pre.toml --explain
+
+\b
+pre.toml says what is done to an image before it enters that file:
+  size = [224, 224]             # height, width
+  colour = "rgb"                # rgb, bgr
+  resize = "bilinear"           # bilinear, bicubic, lanczos, nearest (Pillow, torchvision),
+                                # opencv-linear, -cubic, -area, -nearest, edgecnn (ours)
+  antialias = true              # of bilinear and bicubic: torchvision's antialias
+  fit = "stretch"               # stretch, center-crop (crop = 0.875 or resize_short = 256)
+  scale = "1/255"               # 1/255, 1: what enters is (pixel * scale - mean) / std
+  mean = [0.485, 0.456, 0.406]  # in the order of colour
+  std = [0.229, 0.224, 0.225]
+  layout = "nchw"               # nchw, nhwc
+  dtype = "float32"             # float32; uint8: pixels as they are, without scale, mean, std
+  output = "logits"             # logits, softmax
+May be added: classes = ["crack", "good"] (the file's order), decode = "scaled" (reduced by
+2, 4, 8 while decoding; else whole), orientation = "ignored" (the Exif tag; else obeyed)."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(epilog=_EPILOG)(verify)
+
+
+def verify(
+    bundle: BundleFolder,
+    data: Annotated[Path, typer.Option(help="Folder with the test images; found by content, whatever their names.")],
+    variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Name the first stage that differs, int8's layers, and what mistakes cost."),
+    ] = False,
+    foreign: Annotated[
+        Path | None, typer.Option(help="Somebody else's .onnx, .tflite, .xml or TorchScript .pt of the same network.")
+    ] = None,
+    preprocess: Annotated[Path | None, typer.Option(help="With --foreign: its preprocessing, a .toml (below).")] = None,
+    tolerance: Annotated[
+        float | None, typer.Option(min=0, help="With --foreign: largest error. Default: what the bundle allows fp32.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run every variant again from the encoded test images.
+
+    Exit code 1 where one is not good enough, 3 where no variant's engine is installed.
+    With --foreign: 0 where the file matches the checkpoint, else 1.
+    """
+    from edgecnn.errors import UserError
+
+    if foreign is not None:
+        if variant:
+            raise UserError("--variant: names one of the bundle's variants, --foreign another file: give one of them")
+        _foreign(bundle, data, foreign, preprocess, explain, tolerance, as_json)
+    if preprocess is not None or tolerance is not None:
+        raise UserError("--preprocess, --tolerance: describe somebody else's file: name it with --foreign")
+    _own(bundle, data, variant or [], explain, as_json)
+
+
+def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: bool) -> None:
+    from edgecnn.blame.tables import explanation_shown
+    from edgecnn.blame.variants import explain as bisect
+    from edgecnn.cli.show import console, say, verified
+    from edgecnn.parity import verify as check
+
+    rows = check(bundle, data, variants, say)
+    explanation = bisect(bundle, data, variants, say) if explain else None
+    if as_json:
+        listed = [row.model_dump(mode="json") for row in rows]
+        whole = {"variants": listed, "explained": explanation.model_dump(mode="json")} if explanation else listed
+        print(json.dumps(whole, indent=1))
+    else:
+        console().print(verified(rows))
+        for row in rows:
+            if row.reason:
+                print(f"{row.variant}: {row.reason}")
+        if explanation is not None:
+            for part in explanation_shown(explanation):
+                console().print(part)
+    if any(row.passed is False for row in rows):
+        raise typer.Exit(1)
+    raise typer.Exit(0 if any(row.passed for row in rows) else 3)
+
+
+def _foreign(
+    bundle: Path,
+    data: Path,
+    model: Path,
+    preprocess: Path | None,
+    explain: bool,
+    tolerance: float | None,
+    as_json: bool,
+) -> None:
+    from edgecnn.blame.description import no_description
+    from edgecnn.blame.foreign import diagnose
+    from edgecnn.blame.tables import diagnosis_shown
+    from edgecnn.cli.show import console, say
+
+    if preprocess is None:
+        raise no_description(model)
+    found = diagnose(bundle, data, model, preprocess, explain, tolerance, say)
+    if as_json:
+        print(found.model_dump_json(indent=1))
+    else:
+        for part in diagnosis_shown(found):
+            console().print(part)
+    raise typer.Exit(0 if found.matches else 1)

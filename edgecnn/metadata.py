@@ -1,0 +1,129 @@
+"""What is written inside a model file about itself: its classes, its preprocessing, what goes in and what comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from edgecnn.artifact import Preprocess, parse
+from edgecnn.errors import MissingExtra, UserError, first_line, must_be_file
+
+DESCRIPTION_VERSION = "1"
+"""Raised when what this version writes can no longer be read by an older one."""
+
+Description: TypeAlias = dict[str, str]
+"""What `describe` gives, as a file holds it."""
+
+_PREFIX = "edgecnn."
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a model file says of itself."""
+
+    name: str
+    classes: tuple[str, ...]
+    """In the order of the outputs."""
+    preprocess: Preprocess
+
+
+def describe(
+    classes: Sequence[str], preprocess: Preprocess, name: str, io: Literal["uint8", "int8"] = "uint8"
+) -> Description:
+    """Text by key, for a format with room for metadata. Plain words beside JSON: whoever opens the file can read it.
+
+    `io`: of the pixels that the file takes, as in `edgecnn.formats.Source.io`.
+    """
+    height, width = preprocess.height, preprocess.width
+    pixels = "pixels 0..255" if io == "uint8" else "pixels 0..255 minus 128"
+    inside = "mean and std are applied inside the graph"
+    return {
+        f"{_PREFIX}description": DESCRIPTION_VERSION,
+        f"{_PREFIX}name": name,
+        f"{_PREFIX}classes": json.dumps(list(classes), ensure_ascii=False),
+        f"{_PREFIX}preprocess": preprocess.model_dump_json(),
+        f"{_PREFIX}input": f"{io} (n, {height}, {width}, 3), NHWC, RGB, {pixels}, {_words(preprocess)}; {inside}",
+        f"{_PREFIX}output": f"(n, {len(classes)}) logits, before any softmax, in the order of {_PREFIX}classes",
+    }
+
+
+def read(held: Mapping[str, str], where: str) -> Described | None:
+    """The description among a file's metadata; None where the file is not ours.
+
+    Raises UserError: written by a newer version, or damaged.
+    """
+    version = held.get(f"{_PREFIX}description")
+    if version is None:
+        return None
+    if version != DESCRIPTION_VERSION:
+        raise UserError(
+            f"{where}: description version {version}, this edgecnn reads version {DESCRIPTION_VERSION}: "
+            "install a matching edgecnn"
+        )
+    try:
+        classes = json.loads(held[f"{_PREFIX}classes"])
+        preprocess = parse(Preprocess, held[f"{_PREFIX}preprocess"], f"{where}: {_PREFIX}preprocess")
+        name = held[f"{_PREFIX}name"]
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{where}: its edgecnn description is damaged ({first_line(error)}): export it again") from None
+    if not isinstance(classes, list) or not classes or not all(isinstance(one, str) for one in classes):
+        raise UserError(f"{where}: {_PREFIX}classes is not a list of names: export it again")
+    return Described(name, tuple(classes), preprocess)
+
+
+def read_onnx(path: Path) -> Described | None:
+    """What an .onnx file says of itself, by ONNX Runtime, without the onnx package. None where it is not ours."""
+    import onnxruntime
+
+    must_be_file(path, "an .onnx file")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the engine's own exception types are not public
+        raise UserError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from None
+    return read(dict(session.get_modelmeta().custom_metadata_map), str(path))
+
+
+def read_tflite(path: Path) -> Described | None:
+    """What a .tflite file says of itself: its named metadata buffers. None where it is not ours.
+
+    The buffers are read by the schema that comes with ai-edge-litert: no interpreter is made.
+    """
+    must_be_file(path, "a .tflite file")
+    return read(tflite_metadata(path), str(path))
+
+
+def tflite_metadata(path: Path) -> Description:
+    """Text by name of the metadata buffers of a .tflite file; those that are no text are left out."""
+    if importlib.util.find_spec("ai_edge_litert") is None:
+        raise MissingExtra("ai-edge-litert", "litert")
+    schema = importlib.import_module("ai_edge_litert.schema_py_generated")
+    data = path.read_bytes()
+    if data[4:8] != b"TFL3":
+        raise UserError(f"{path}: not a .tflite model (no TFL3 mark)")
+    held: Description = {}
+    try:
+        model = schema.Model.GetRootAs(data, 0)
+        for number in range(model.MetadataLength()):
+            entry = model.Metadata(number)
+            buffer = model.Buffers(entry.Buffer())
+            if entry.Name() and buffer.DataLength():
+                with contextlib.suppress(UnicodeDecodeError):  # other programs' entries may be binary
+                    held[entry.Name().decode()] = bytes(buffer.DataAsNumpy()).rstrip(b"\0").decode()
+    except Exception as error:  # a damaged flatbuffer leads its reader to whatever
+        raise UserError(f"{path}: damaged .tflite model ({type(error).__name__}: {first_line(error)})") from None
+    return held
+
+
+def _words(preprocess: Preprocess) -> str:
+    if preprocess.fit == "stretch":
+        return f"the whole image resized ({preprocess.resize})"
+    return f"the central square of {preprocess.crop:g} × the shorter side, resized ({preprocess.resize})"

@@ -1,0 +1,201 @@
+"""LiteRT full-integer int8 by ai-edge-quantizer: integers from the pixels to the logits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.errors import UserError, first_line
+from edgecnn.formats import Source
+from edgecnn.formats.litert import MAIN, NOTES, channels_last
+from edgecnn.formats.litert import write as convert_module
+from edgecnn.imaging import Pixels
+from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
+from edgecnn.quantize.network import WeightedLayer, clone, find_weights
+from edgecnn.quantize.observe import OBSERVERS, Range, Tensors, observed_once
+from edgecnn.tflite_file import Operation, describe, hushed, inputs_and_outputs, operations, save, take_uint8
+
+_PIXELS: Range = (0.0, 255.0)
+HardSwish = Literal["rewritten", "float", "int8"]
+HARD_SWISH: HardSwish = "float"
+_HARD_SWISHES = {"aten.hardswish.default", "aten.hardswish_.default"}
+
+
+def float_file(source: Source, hard_swish: HardSwish = HARD_SWISH) -> Path:
+    """The float file that int8 is made from, converted once per network: pixels as float32 (1, height, width, 3)."""
+    import torch
+
+    path = source.work / f"litert-{hard_swish}.tflite"
+    if not path.exists():
+        graph = clone(source.module)
+        if hard_swish == "rewritten":
+            without_hard_swish(graph)
+        convert_module(channels_last(graph), torch.zeros((1, source.height, source.width, 3)), path)
+    return path
+
+
+def without_hard_swish(graph: Any) -> Any:
+    """Write hard-swish as (x / 6) · relu6(x + 3), in place; give the graph back.
+
+    Dividing x is exact in int8: the same steps mean a sixth. The converter recognises other ways to write it and makes
+    them HARD_SWISH again, or RELU_0_TO_1, which ai-edge-quantizer leaves in float.
+    """
+    import torch
+
+    aten = torch.ops.aten
+    for node in list(graph.graph.nodes):
+        if str(node.target) in _HARD_SWISHES:
+            value = node.args[0]
+            with graph.graph.inserting_before(node):
+                shifted = graph.graph.call_function(aten.add.Tensor, (value, 3.0))
+                gate = graph.graph.call_function(aten.hardtanh.default, (shifted, 0.0, 6.0))
+                scaled = graph.graph.call_function(aten.mul.Tensor, (value, 1 / 6))
+                product = graph.graph.call_function(aten.mul.Tensor, (scaled, gate))
+            for made in (shifted, gate, scaled, product):
+                made.meta = dict(node.meta)
+            node.replace_all_uses_with(product)
+            graph.graph.erase_node(node)
+    graph.recompile()
+    return graph
+
+
+def write(attempt: Attempt, tuning: TuningSet, out: Path, hard_swish: HardSwish = HARD_SWISH) -> tuple[str, ...]:
+    """Write an attempt as a full-integer file. UserError where a layer could not be made int8."""
+    path, floating = out / MAIN, float_file(attempt.source, hard_swish)
+    stored = operations(floating)
+    cache = attempt.source.work / f"litert-{hard_swish}-histograms.npz"
+    histograms = observed_once(cache, lambda: _all_tensors(floating, tuning.threads), tuning.calibration)
+    observer = OBSERVERS[attempt.observer]
+    ranges = {name: observer(histogram) for name, histogram in histograms.items()}
+    ranges |= _kept_whole(floating, stored, {name: (one.low, one.high) for name, one in histograms.items()})
+    in_float = scopes_of(stored, attempt.in_float)
+    _quantize(floating, _statistics(ranges), in_float, hard_swish, path)
+    _prove(path, stored, in_float)
+    if attempt.source.io == "uint8":
+        take_uint8(path)
+    describe(path, attempt.source.described)
+    return (MAIN,)
+
+
+def scopes_of(stored: Sequence[Operation], layers: Sequence[WeightedLayer]) -> list[str]:
+    """Names of the tensors that these layers give. UserError where one is not found in the file."""
+    weights = {one.outputs[0].name: one.weight.values for one in stored if one.weight and one.weight.values is not None}
+    found = find_weights(layers, weights)
+    missing = [layer.name for layer in layers if layer.name not in found]
+    if missing:
+        raise UserError(f"LiteRT int8: the converted network has no layer with the weights of {', '.join(missing)}")
+    return list(found.values())
+
+
+def _kept_whole(floating: Path, stored: Sequence[Operation], extremes: Mapping[str, Range]) -> dict[str, Range]:
+    """Ranges that no observer may clip: pixels (so that int8 is the pixel minus 128), what the first layer makes of
+    them, and the logits, of which the largest is the decision."""
+    (pixels,), (logits,) = inputs_and_outputs(floating)
+    kept = {pixels.name: _PIXELS, logits.name: extremes[logits.name]}
+    first = stored[0]
+    if first.kind == "DEPTHWISE_CONV_2D" and first.inputs[0] == pixels and first.weight is not None:
+        scale, shift = first.weight.values, first.inputs[2].values if first.inputs[2] else None
+        if scale is not None and shift is not None and scale.size == shift.size == 3:
+            ends = np.stack([scale.ravel() * value + shift for value in _PIXELS])
+            kept[first.outputs[0].name] = (float(ends.min()), float(ends.max()))
+    return kept
+
+
+def _statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """As ai-edge-quantizer's calibration would give them. Ranges of constants it finds itself, for each channel."""
+    return {
+        name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
+        for name, (low, high) in ranges.items()
+    }
+
+
+def _quantize(
+    floating: Path, statistics: Mapping[str, Any], in_float: Sequence[str], hard_swish: HardSwish, path: Path
+) -> None:
+    silent = io.StringIO()
+    with warnings.catch_warnings(), contextlib.redirect_stdout(silent), contextlib.redirect_stderr(silent), hushed():
+        warnings.simplefilter("ignore")
+        from ai_edge_quantizer import qtyping, quantizer, recipe
+
+        work = quantizer.Quantizer(str(floating), recipe.static_wi8_ai8())
+        nothing = quantizer.AlgorithmName.NO_QUANTIZE
+        if hard_swish == "float":
+            work.update_quantization_recipe(".*", qtyping.TFLOperationName.HARD_SWISH, algorithm_key=nothing)
+        for name in in_float:
+            scope = f"^{re.escape(name)};$"
+            work.update_quantization_recipe(scope, qtyping.TFLOperationName.ALL_SUPPORTED, algorithm_key=nothing)
+        try:
+            made = work.quantize(dict(statistics), enable_progress_bar=False, enable_progress_report=False)
+        except Exception as error:  # whatever it raises on somebody's network
+            raise UserError(
+                f"LiteRT int8: ai-edge-quantizer cannot quantise this network: {first_line(error)}"
+            ) from None
+    save(bytes(made.quantized_model), path)
+
+
+def _prove(path: Path, floating: Sequence[Operation], in_float: Sequence[str]) -> None:
+    """UserError where the file is not what was asked for: a layer that silently stayed float, or clipped pixels."""
+    (pixels,), (logits,) = inputs_and_outputs(path)
+    last_in_float = logits.name in in_float
+    if (pixels.type, pixels.scale, pixels.zero_point) != ("int8", (1.0,), (-128,)) or (
+        logits.type != "int8" and not last_in_float
+    ):
+        raise UserError(f"LiteRT int8: the file takes {pixels.type} and gives {logits.type} instead of int8")
+    layers = [one for one in operations(path) if one.weight is not None]
+    wanted = sum(one.weight is not None for one in floating) - len(in_float)
+    left = [one.outputs[0].name for one in layers if not _is_int8(one)]
+    if len(layers) - len(left) != wanted:
+        raise UserError(
+            f"LiteRT int8: {len(layers) - len(left)} layers are int8 in the file where {wanted} should be; "
+            f"float are {', '.join(left)}"
+        )
+
+
+def _is_int8(layer: Operation) -> bool:
+    """Both what it multiplies and what it gives."""
+    tensors = (layer.weight, layer.activation, layer.outputs[0])
+    return all(one is not None and one.type == "int8" for one in tensors)
+
+
+def _all_tensors(floating: Path, threads: int) -> Callable[[Pixels], Tensors]:
+    """An interpreter that gives every float tensor of the graph."""
+    with warnings.catch_warnings(), hushed():
+        # That keeping all tensors takes memory is what it warns of.
+        warnings.simplefilter("ignore")
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_path=str(floating), num_threads=threads, experimental_preserve_all_tensors=True)
+        interpreter.allocate_tensors()
+    wanted = {one.name for operation in operations(floating) for one in operation.outputs if one.type == "float32"}
+    source = interpreter.get_input_details()[0]
+    indices = {one["name"]: one["index"] for one in interpreter.get_tensor_details() if one["name"] in wanted}
+
+    def run(image: Pixels) -> Tensors:
+        interpreter.set_tensor(source["index"], image[None].astype(np.float32))
+        interpreter.invoke()
+        return {name: _finite(interpreter.get_tensor(index)) for name, index in indices.items()}
+
+    return run
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Padding before a maximum is −∞, which is no value that int8 has to hold."""
+    finite = np.isfinite(values)
+    return values if finite.all() else values[finite]
+
+
+QUANTIZER = Quantizer(
+    runtime="litert",
+    write=write,
+    needs=("torch", "litert_torch", "ai_edge_quantizer", "ai_edge_litert"),
+    extra="export-litert",
+    notes={**NOTES, "quantizer": "ai-edge-quantizer"},
+)

@@ -1,0 +1,213 @@
+"""Networks that answer the same in float and lose less in int8: equalised, bias-corrected, trained with rounding.
+
+Each takes a flat network (see `edgecnn.quantize.network`) and gives a new one; the old one is left as it is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from edgecnn.imaging import Images
+from edgecnn.quantize.network import WEIGHTED, bias_of, clone, parameter, set_parameter, weighted_nodes
+from edgecnn.quantize.observe import Range
+from edgecnn.quantize.simulate import (
+    Stepper,
+    channel_means,
+    float_means,
+    logits_of,
+    round_activation,
+    round_weight,
+    run_simulated,
+    weight_of,
+)
+
+_HOMOGENEOUS = ("aten.relu.default", "aten.relu_.default", "aten.hardtanh.default", "aten.hardtanh_.default")
+_LEAST_SCALE = 1 / 16
+"""A channel is stretched at most 16 times: its largest value in the calibration images is not its largest ever."""
+_MARGIN = 1.25
+"""Room above the largest calibration value where ReLU6 would clip a stretched channel."""
+_CORRECTION_IMAGES = 32
+STEPS, BATCH, LR = 48, 16, 1e-5
+"""Of quantisation-aware training: about a minute for MobileNetV2 at 224 pixels on two cores."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    first: Node
+    between: Node
+    """The activation, or the first layer itself where there is none."""
+    second: Node
+
+
+def equalise(graph: GraphModule, images: Images) -> GraphModule | None:
+    """Cross-layer equalisation of the tensors between two layers; None where the network has no such pair.
+
+    After Nagel et al., Data-free quantization through weight equalization and bias correction, ICCV 2019, but by the
+    measured ranges of the activations: weights have a scale for each channel already, activations have one a tensor.
+    Small channels are stretched in the first layer and shrunk in the second. ReLU6 stays where it is: it then clips a
+    stretched channel at or above what the calibration images reached.
+    """
+    graph = clone(graph)
+    pairs = _pairs(graph)
+    if not pairs:
+        return None
+    largest = _largest(graph, {pair.between.name for pair in pairs}, images)
+    for pair in pairs:
+        cap = 6.0 if "hardtanh" in str(pair.between.target) else float(largest[pair.between.name].max())
+        depthwise = weight_of(graph, pair.second).shape[1] == 1
+        share = (largest[pair.between.name] * _MARGIN / max(cap, 1e-12)).clamp(_LEAST_SCALE, 1.0)
+        _rescale(graph, pair, share if depthwise else share.sqrt())
+    return graph
+
+
+def correct_bias(graph: GraphModule, images: Images) -> GraphModule:
+    """Shift each layer's bias by the mean error that rounded weights leave in its channels, layer after layer.
+
+    After Nagel et al. 2019 (empirical bias correction). Activations are not rounded for it: what a clipped range takes
+    away is not a constant, and correcting it by one lost 2 dB of the logits where this gains 2 (MobileNetV2).
+    """
+    graph = clone(graph)
+    images = images[:_CORRECTION_IMAGES]
+    means = float_means(graph, images)
+    biases = {node.name: bias_of(graph, node) for node in weighted_nodes(graph)}
+    rounded = {node.args[1].name for node in weighted_nodes(graph)}  # type: ignore[union-attr]
+
+    def change(node: Node, output: Tensor) -> Tensor:
+        if node.name in rounded:
+            return round_weight(output)
+        if node.name in biases:
+            shift = means[node.name] - channel_means(output)
+            bias = biases[node.name]
+            set_parameter(graph, bias, parameter(graph, bias).detach() + shift)
+            output = output + shift.reshape(1, -1, *[1] * (output.dim() - 2))
+        return output
+
+    with torch.no_grad():
+        Stepper(graph, change).run(torch.from_numpy(images))
+    return graph
+
+
+def train_with_rounding(
+    graph: GraphModule, teacher: GraphModule, ranges: Mapping[str, Range], images: Images, *, seed: int = 0
+) -> tuple[GraphModule, dict[str, Any]]:
+    """Short quantisation-aware training: the rounded network learns to answer as the float `teacher` does on `images`.
+
+    Labels are not needed. STEPS batches of BATCH; rounding passes gradients straight through (Jacob et al., CVPR 2018).
+    Returns the network with float weights and the record.
+    """
+    wanted = logits_of(teacher, images).clone()
+    scale = float(wanted.std())
+    graph = clone(graph)
+    trained = _trainable(graph)
+    optimiser = torch.optim.Adam(trained, lr=LR)
+    generator = torch.Generator().manual_seed(seed)
+    stepper = _rounding_with_gradient(graph, ranges)
+    losses = []
+    for step in range(STEPS):
+        for group in optimiser.param_groups:
+            group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / STEPS))
+        chosen = torch.randperm(len(images), generator=generator)[:BATCH]
+        logits = stepper.run(torch.from_numpy(images[chosen.numpy()]))
+        loss = F.mse_loss(logits / scale, wanted[chosen] / scale)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(loss.item())
+    for tensor in trained:
+        tensor.requires_grad_(False)
+    tenth = max(1, STEPS // 6)
+    record = {"steps": STEPS, "batch": BATCH, "lr": LR, "images": len(images)}
+    return graph, {**record, "first_loss": sum(losses[:tenth]) / tenth, "last_loss": sum(losses[-tenth:]) / tenth}
+
+
+def _pairs(graph: GraphModule) -> list[_Pair]:
+    """Layers whose output goes to one other layer alone, through nothing but ReLU or ReLU6."""
+    found = []
+    for first in weighted_nodes(graph):
+        between = first
+        if len(between.users) == 1:
+            user = next(iter(between.users))
+            if str(user.target) in _HOMOGENEOUS and _starts_at_zero(user):
+                between = user
+        if between is first or len(between.users) != 1:
+            continue
+        second = next(iter(between.users))
+        if str(second.target) in WEIGHTED and second.args[0] is between and _shares_channels(graph, first, second):
+            found.append(_Pair(first, between, second))
+    return found
+
+
+def _starts_at_zero(node: Node) -> bool:
+    return "hardtanh" not in str(node.target) or tuple(node.args[1:3]) == (0.0, 6.0)
+
+
+def _shares_channels(graph: GraphModule, first: Node, second: Node) -> bool:
+    """Whether the second layer reads the first's channels one by one (depthwise) or all of them (groups of 1)."""
+    out, weight = weight_of(graph, first).shape[0], weight_of(graph, second)
+    return weight.dim() == 4 and (weight.shape[1] == out or (weight.shape[1] == 1 and weight.shape[0] == out))
+
+
+def _rescale(graph: GraphModule, pair: _Pair, scale: Tensor) -> None:
+    """Divide what the first layer gives by `scale` (channels,), multiply what the second reads by it."""
+    first, second = weight_of(graph, pair.first), weight_of(graph, pair.second)
+    bias = bias_of(graph, pair.first)
+    set_parameter(graph, pair.first.args[1], first / scale.reshape(-1, *[1] * (first.dim() - 1)))
+    set_parameter(graph, bias, parameter(graph, bias).detach() / scale)
+    depthwise = second.shape[1] == 1 and second.shape[0] == len(scale)
+    set_parameter(graph, pair.second.args[1], second * scale.reshape((-1, 1, 1, 1) if depthwise else (1, -1, 1, 1)))
+
+
+def _largest(graph: GraphModule, names: set[str], images: Images) -> dict[str, Tensor]:
+    """Each named node's largest value, by channel."""
+    found: dict[str, Tensor] = {}
+
+    def keep(node: Node, output: Tensor) -> Tensor:
+        if node.name in names:
+            largest = output.amax(dim=(0, *range(2, output.dim())))
+            found[node.name] = torch.maximum(found[node.name], largest) if node.name in found else largest
+        return output
+
+    run_simulated(Stepper(graph, keep), images)
+    return {name: value.clone() for name, value in found.items()}
+
+
+def _trainable(graph: GraphModule) -> list[nn.Parameter]:
+    """Weights and biases of the weighted layers, as parameters."""
+    found = []
+    for node in weighted_nodes(graph):
+        for source in (node.args[1], bias_of(graph, node)):
+            set_parameter(graph, source, parameter(graph, source).detach().clone())
+            value = nn.Parameter(parameter(graph, source).detach().clone())
+            _own(graph, source, value)
+            found.append(value)
+    return found
+
+
+def _own(graph: GraphModule, node: Any, value: nn.Parameter) -> None:
+    owner_name, _, name = node.target.rpartition(".")
+    owner = graph.get_submodule(owner_name) if owner_name else graph
+    owner._buffers.pop(name, None)
+    owner._parameters[name] = value
+
+
+def _rounding_with_gradient(graph: GraphModule, ranges: Mapping[str, Range]) -> Stepper:
+    weights = {node.args[1].name for node in weighted_nodes(graph)}  # type: ignore[union-attr]
+
+    def change(node: Node, output: Tensor) -> Tensor:
+        if node.name in weights:
+            return output + (round_weight(output) - output).detach()
+        if node.name in ranges:
+            low, high = min(ranges[node.name][0], 0.0), max(ranges[node.name][1], 0.0)
+            inside = output.clamp(low, high)
+            return inside + (round_activation(output, ranges[node.name]) - inside).detach()
+        return output
+
+    return Stepper(graph, change)

@@ -1,0 +1,120 @@
+"""Which share of the arithmetic must run in which precision: `--require`, held against what an engine ran."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from edgecnn.errors import UserError
+
+Comparison = Literal[">=", "<=", "=="]
+PRECISIONS = ("int8", "fp16", "bf16", "fp32")
+_ONE = re.compile(rf"\s*({'|'.join(PRECISIONS)})\s*(>=|<=|==)\s*(\d{{1,3}}(?:\.\d+)?)\s*%\s*", re.ASCII)
+_TOLERANCE = 1e-6
+"""In per cent: shares are quotients of whole numbers."""
+_NAMED = 5
+"""Layers that a message names; the rest is counted."""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A bound on the share of the multiply-accumulates that run in a precision."""
+
+    precision: str
+    comparison: Comparison
+    percent: float
+    """0..100."""
+
+    def __str__(self) -> str:
+        return f"{self.precision}{self.comparison}{self.percent:g}%"
+
+
+def parse(text: str) -> tuple[Requirement, ...]:
+    """`int8>=90%`, or several with commas between. Raises UserError for anything else."""
+    return tuple(_parse_one(part) for part in text.split(","))
+
+
+def unmet(executed: Mapping[str, Any], requirements: Sequence[Requirement]) -> list[str]:
+    """A line for each requirement that a session's `executed()` does not meet, the largest offenders named."""
+    shares: Mapping[str, float] = executed.get("mac_shares") or {}
+    if not shares:
+        return [
+            f"{one.precision} must run {one.comparison} {one.percent:g} % of the MACs, but the engine does not tell"
+            " what it ran in which precision"
+            for one in requirements
+        ]
+    lines = []
+    for one in requirements:
+        percent = 100 * shares.get(one.precision, 0.0)
+        if not _met(percent, one):
+            wrong = _offenders(executed.get("layers", ()), one, percent)
+            lines.append(
+                f"{one.precision} ran {_percent_unlike(percent, one)} % of the MACs,"
+                f" required {one.comparison} {one.percent:g} %" + (f": {wrong}" if wrong else "")
+            )
+    return lines
+
+
+def largest(layers: Iterable[tuple[str, str, int]], total: int) -> str:
+    """(name, precision, MACs) of layers as text, the largest first: `features.1.conv (fp32, 10 %), …`."""
+    ordered = sorted(layers, key=lambda layer: -layer[2])
+    named = [f"{name} ({precision}, {100 * macs / max(total, 1):.2g} %)" for name, precision, macs in ordered[:_NAMED]]
+    left = len(ordered) - len(named)
+    return ", ".join([*named, f"{left} more"] if left else named)
+
+
+def unasked(asked: str, layers: Sequence[tuple[str, str, int]], int8: Set[str]) -> list[str]:
+    """A remark where layers ran in another precision than the file was made for, the largest named.
+
+    `layers`: (name, precision as run, MACs). `int8`: names of those that an int8 file holds in int8; the others it
+    keeps in float, which is no fault of the engine.
+    """
+    total = sum(macs for _, _, macs in layers)
+    groups: dict[str, list[tuple[str, str, int]]] = {}
+    for name, precision, macs in layers:
+        if precision != asked:
+            why = "although int8 in the file" if name in int8 else "kept in float by the file"
+            groups.setdefault(why if asked == "int8" else "", []).append((name, precision, macs))
+    remarks = []
+    for why, rows in groups.items():
+        ran = " and ".join(sorted({precision for _, precision, _ in rows}))
+        share = 100 * sum(macs for _, _, macs in rows) / max(total, 1)
+        remarks.append(
+            f"asked for {asked}, but {len(rows)} of {len(layers)} layers ({share:.3g} % of the MACs) ran in {ran}"
+            + (f", {why}: {largest(rows, total)}" if why else "")
+        )
+    return remarks
+
+
+def _parse_one(part: str) -> Requirement:
+    found = _ONE.fullmatch(part)
+    if found is None or float(found[3]) > 100:
+        raise UserError(
+            f"--require: {part.strip()!r} is not a precision ({', '.join(PRECISIONS)}), one of >= <= ==, and 0 to 100"
+            " with a % sign: write for example int8>=90%"
+        )
+    return Requirement(found[1], found[2], float(found[3]))  # type: ignore[arg-type]
+
+
+def _met(percent: float, wanted: Requirement) -> bool:
+    if wanted.comparison == ">=":
+        return percent >= wanted.percent - _TOLERANCE
+    if wanted.comparison == "<=":
+        return percent <= wanted.percent + _TOLERANCE
+    return abs(percent - wanted.percent) <= _TOLERANCE
+
+
+def _offenders(layers: Sequence[Mapping[str, Any]], wanted: Requirement, percent: float) -> str:
+    """The layers in another precision where too little ran in the wanted one; else those in it."""
+    too_little = percent < wanted.percent
+    rows = [(str(layer["name"]), str(layer["precision"]), int(layer["macs"])) for layer in layers]
+    total = sum(macs for _, _, macs in rows)
+    return largest([row for row in rows if row[2] and (row[1] != wanted.precision) == too_little], total)
+
+
+def _percent_unlike(percent: float, wanted: Requirement) -> str:
+    """As few digits as still tell it from the bound."""
+    texts = [f"{percent:.{digits}f}" for digits in range(7)]
+    return next((text for text in texts if not _met(float(text), wanted)), texts[-1])

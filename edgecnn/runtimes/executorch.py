@@ -1,0 +1,138 @@
+"""ExecuTorch on the CPU, through XNNPACK."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecnn.artifact import Precision
+from edgecnn.errors import UserError, first_line
+from edgecnn.imaging import Images
+from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
+from edgecnn.runtimes.pytorch import quiet
+
+_INT8 = ("QS8", "QD8", "QU8", "QC8")
+_LAYERS = ("Convolution", "Fully Connected", "Batch Matrix Multiply")
+
+
+class _Session:
+    """ExecuTorch's programs are for one image: several are run one after the other."""
+
+    def __init__(self, path: Path, precision: Precision, threads: int) -> None:
+        self._path = path
+        library = _library()
+        try:
+            with quiet():
+                library._unsafe_reset_threadpool(threads)  # for the whole process: an engine has it to itself
+                self._threads = library._threadpool_get_thread_count()
+                self._program: Any = library._load_program(str(path))
+                self._method: Any = self._program.load_method("forward")
+        except RuntimeError as error:
+            raise UserError(f"{path}: ExecuTorch cannot open it: {first_line(error)}") from None
+        self._asked = threads
+
+    def run(self, images: Images) -> Logits:
+        import torch
+
+        with torch.inference_mode():
+            given = torch.from_numpy(np.require(images, requirements=("C", "W")))
+            return np.concatenate([self._method((image[None],))[0].numpy() for image in given])
+
+    def executed(self) -> Mapping[str, Any]:
+        """XNNPACK's kernels for one image, from ExecuTorch's own trace; names and sizes of layers from the compiler."""
+        account = json.loads(self._path.with_suffix(".json").read_bytes())
+        kernels, portable, delegated = _traced(self._path, account["height"], account["width"])
+        remarks = [] if self._threads == self._asked else [f"{self._asked} threads asked for, {self._threads} used"]
+        ran = [kernel for kernel in kernels if kernel.startswith(_LAYERS)]
+        known: Sequence[Mapping[str, Any]] = account["layers"]
+        if len(ran) != len(known):
+            remarks.append(f"{len(known)} layers were compiled and XNNPACK ran {len(ran)}: sizes unknown")
+            known = [{"name": kernel, "macs": 0} for kernel in ran]
+        layers = [
+            Executed(layer["name"], _kind(kernel), _precision(kernel), layer["macs"])
+            for layer, kernel in zip(known, ran, strict=True)
+        ]
+        return executed_report(
+            layers,
+            ["XnnpackBackend"] * (delegated > 0) + ["portable"] * (portable.total() > 0),
+            remarks,
+            quantize_ops=sum(kernel.startswith("Convert") for kernel in kernels),
+            partitions=delegated,
+            portable_operations=dict(sorted(portable.items())),
+            source="engine",
+        )
+
+    def close(self) -> None:
+        del self._method, self._program
+
+
+def _library() -> Any:
+    """ExecuTorch's extension module itself.
+
+    Its public wrapper, executorch.runtime, imports the whole compiler before it, for seconds.
+    """
+    with warnings.catch_warnings(), quiet():
+        warnings.simplefilter("ignore")
+        import torch  # noqa: F401  its libraries must be loaded first
+        from executorch.extension.pybindings import _C
+    return _C
+
+
+def _traced(path: Path, height: int, width: int) -> tuple[list[str], Counter[str], int]:
+    """Kernels that XNNPACK ran for one image in order, operations of ExecuTorch's own, and the number of partitions."""
+    import torch
+
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        dump = Path(folder) / "trace.etdp"
+        program = _library()._load_program(str(path), enable_etdump=True)
+        program.load_method("forward")((torch.zeros((1, height, width, 3), dtype=torch.uint8),))
+        program.write_etdump_result_to_file(str(dump), str(Path(folder) / "debug.bin"))
+        trace = _as_json(dump)
+    kernels: list[str] = []
+    portable: Counter[str] = Counter()
+    delegated = 0
+    for event in (event.get("profile_event") for run in trace["run_data"] for event in run.get("events", ())):
+        if event and event.get("delegate_debug_id_str"):
+            kernels.append(event["delegate_debug_id_str"].partition(" #")[0])
+        elif event:
+            name = event.get("name") or ""
+            delegated += name == "DELEGATE_CALL"
+            if name.startswith("native_call_"):
+                portable[name.removeprefix("native_call_")] += 1
+    return kernels, portable, delegated
+
+
+def _as_json(dump: Path) -> Any:
+    """A trace as JSON, by the flatbuffers compiler and the schema that ExecuTorch carries."""
+    spec = importlib.util.find_spec("executorch")
+    assert spec is not None
+    home = Path(next(iter(spec.submodule_search_locations or ())))
+    schema = home / "devtools" / "etdump" / "etdump_schema_flatcc.fbs"
+    flatc = home / "data" / "bin" / "flatc"
+    options = ["--size-prefixed", "--json", "--strict-json", "--defaults-json", "-o", str(dump.parent)]
+    subprocess.run([str(flatc), *options, str(schema), "--", str(dump)], check=True, capture_output=True)
+    return json.loads(dump.with_suffix(".json").read_bytes())
+
+
+def _kind(kernel: str) -> str:
+    return kernel.split(" #")[0]
+
+
+def _precision(kernel: str) -> str:
+    if any(word in kernel for word in _INT8):
+        return "int8"
+    return "fp16" if "F16" in kernel else "fp32"
+
+
+RUNTIME = Runtime(
+    runs=("executorch",), module="executorch", library="executorch", extra="executorch", open=_Session
+)

@@ -1,0 +1,84 @@
+"""A foreign preprocessing in TOML: strict, every mistake in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgecnn.blame.description import described_pipeline, read_description
+from edgecnn.blame.pipeline import Pipeline
+from edgecnn.cli import verifying
+from edgecnn.errors import UserError
+
+GOOD = """
+size = [224, 192]
+colour = "bgr"
+resize = "bilinear"
+fit = "stretch"
+scale = "1/255"
+mean = [0.5, 0.4, 0]
+std = [0.25, 0.2, 1]
+layout = "nchw"
+dtype = "float32"
+output = "logits"
+"""
+
+
+def read(tmp_path: Path, text: str) -> Pipeline:
+    path = tmp_path / "pre.toml"
+    path.write_text(text)
+    return described_pipeline(read_description(path))
+
+
+def refused(tmp_path: Path, text: str) -> str:
+    with pytest.raises(UserError) as caught:
+        read(tmp_path, text)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_enters_is_what_is_written(tmp_path: Path) -> None:
+    pipeline = read(tmp_path, GOOD)
+    assert (pipeline.height, pipeline.width, pipeline.colour) == (224, 192, "bgr")
+    assert pipeline.gain == pytest.approx((1 / 255 / 0.25, 1 / 255 / 0.2, 1 / 255))
+    assert pipeline.offset == pytest.approx((-2, -2, 0))
+    assert pipeline.antialias
+    assert (pipeline.decode, pipeline.orientation) == ("whole", "exif")
+
+
+def test_the_example_of_the_help_is_a_description(tmp_path: Path) -> None:
+    lines = verifying._EPILOG.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("  size ="))
+    last = next(i for i, line in enumerate(lines) if line.startswith("  output ="))
+    assert read(tmp_path, "\n".join(lines[first : last + 1])).layout == "nchw"
+
+
+def test_every_mistake_is_in_one_line(tmp_path: Path) -> None:
+    line = refused(tmp_path, GOOD.replace('"bgr"', '"gbr"').replace("size = [224, 192]", "size = 224") + "batch = 1\n")
+    for word in ("pre.toml", "size", "colour", "batch", "an example: size = ["):
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (('dtype = "float32"', 'dtype = "uint8"'), "takes pixels as they are"),
+        (('scale = "1/255"\n', ""), "needed with dtype = 'float32'"),
+        (('resize = "bilinear"', 'resize = "opencv-linear"\nantialias = true'), "opencv-linear has no such choice"),
+        (('fit = "stretch"', 'fit = "stretch"\ncrop = 0.9'), "only with fit = 'center-crop'"),
+        (('fit = "stretch"', 'fit = "center-crop"\nresize_short = 200'), "200 is smaller than the size"),
+        (('fit = "stretch"', 'fit = "center-crop"\nresize_short = 256\ncrop = 0.9'), "give one of them"),
+        (("std = [0.25, 0.2, 1]", "std = [0, 0.2, 1]"), "std: must be above 0"),
+        (("size = [224, 192]", "size = [0, 192]"), "from 1 to 4096"),
+        (("layout", "["), "not valid TOML"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(change: tuple[str, str], words: str, tmp_path: Path) -> None:
+    assert change[0] in GOOD
+    assert words in refused(tmp_path, GOOD.replace(*change))
+
+
+def test_a_missing_file_shows_what_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no such file \(expected a description such as: size"):
+        read_description(tmp_path / "none.toml")

@@ -1,0 +1,210 @@
+"""The ladder and what it starts from: flat networks, repairs, sensitivities, which rung is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgecnn.artifact import Preprocess
+from edgecnn.errors import UserError
+from edgecnn.formats import Source
+from edgecnn.models import Deployed
+from edgecnn.quantize import ladder
+from edgecnn.quantize.ladder import Rung, TuningSet, climb
+from edgecnn.quantize.network import find_weights, flatten, layers_of
+from edgecnn.quantize.networks import Networks
+from edgecnn.quantize.repair import correct_bias, equalise, train_with_rounding
+from edgecnn.quantize.simulate import histograms_of, logits_of, round_weight, run_simulated, simulated, sqnr
+from tests.conftest import picture
+
+SIDE = 24
+
+
+def images(count: int, first: int = 0) -> np.ndarray:
+    return np.stack([picture(seed, SIDE, SIDE) for seed in range(first, first + count)])
+
+
+def block(uneven: bool) -> nn.Module:
+    """Inverted residual without its residual, with channels of very different size where `uneven`."""
+    torch.manual_seed(3)
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
+        nn.Conv2d(16, 16, 3, 1, 1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU6(),
+        nn.Conv2d(16, 8, 1, bias=False), nn.BatchNorm2d(8),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+    with torch.no_grad():
+        for _ in range(4):
+            net(torch.from_numpy(images(8)).permute(0, 3, 1, 2) / 128.0 - 1)
+        if uneven:
+            net[1].weight *= torch.logspace(-2, 0, 16)
+            net[1].bias *= torch.logspace(-2, 0, 16)
+    return Deployed(net.eval(), Preprocess(height=SIDE, width=SIDE)).eval()
+
+
+def flat(uneven: bool = False) -> Any:
+    return flatten(block(uneven), SIDE, SIDE)
+
+
+def tuning(module: nn.Module, **changes: Any) -> TuningSet:
+    validation = images(20, 100)
+    logits = logits_of(module, validation).numpy()
+    known = {
+        "calibration": images(24), "validation": validation, "validation_labels": logits.argmax(1),
+        "validation_logits": logits, "accuracy_loss_limit": 1.0, "threads": 1,
+    }  # fmt: skip
+    return TuningSet(**{**known, **changes})
+
+
+def test_a_flat_network_answers_the_same_without_batchnorm() -> None:
+    module = block(False)
+    graph = flatten(module, SIDE, SIDE)
+    batch = images(3)
+    assert np.allclose(logits_of(graph, batch), logits_of(module, batch), atol=1e-5)
+    assert not any("batch_norm" in str(node.target) for node in graph.graph.nodes)
+    assert [layer.weight.shape for layer in layers_of(graph)] == [(16, 3, 3, 3), (16, 1, 3, 3), (8, 16, 1, 1), (4, 8)]
+    assert len({layer.name for layer in layers_of(graph)}) == 4
+
+
+def test_layers_are_found_by_value_whatever_the_layout() -> None:
+    layers = layers_of(flat())
+    theirs = {f"tensor {9 - layer.index}": np.moveaxis(layer.weight, 0, -1).astype(np.float16) for layer in layers}
+    assert find_weights(layers, theirs) == {layer.name: f"tensor {9 - layer.index}" for layer in layers}
+    assert find_weights(layers, {"other": np.ones(layers[0].weight.shape)}) == {}
+
+
+def test_weights_are_rounded_for_each_channel() -> None:
+    weight = torch.tensor([[1.0, 0.5], [0.001, -0.0005]])
+    rounded = round_weight(weight)
+    assert torch.allclose(rounded, weight, rtol=0.01)
+
+
+def test_equalising_keeps_the_float_answers_and_evens_the_channels() -> None:
+    graph = flat(uneven=True)
+    made = equalise(graph, images(24))
+    assert made is not None
+    batch = images(8)
+    before, after = logits_of(graph, batch), logits_of(made, batch)
+    assert (after - before).abs().max() < 1e-3 * before.std()
+
+    def spread(module: Any) -> float:
+        first = layers_of(module)[0].weight
+        largest = np.abs(first).max(axis=(1, 2, 3))
+        return float(largest.max() / largest.min())
+
+    assert spread(made) < spread(graph) / 4
+
+
+def test_a_network_without_pairs_is_not_equalised() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Hardswish(), nn.Conv2d(4, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    graph = flatten(Deployed(net.eval(), Preprocess(height=SIDE, width=SIDE)), SIDE, SIDE)
+    assert equalise(graph, images(4)) is None
+
+
+def test_a_corrected_bias_brings_the_mean_of_the_rounded_network_back() -> None:
+    graph = flat(uneven=True)
+    batch = images(16)
+
+    def offset(module: Any) -> float:
+        rounded = run_simulated(simulated(module, {}), batch)
+        return float((rounded - logits_of(graph, batch)).mean(0).abs().max())
+
+    assert offset(correct_bias(graph, batch)) < offset(graph) / 10
+
+
+def test_training_with_rounding_lowers_its_loss_and_leaves_the_start_alone() -> None:
+    graph = flat(uneven=True)
+    before = logits_of(graph, images(2)).clone()
+    ranges = {
+        name: (0.0 if one.low >= 0 else one.low, one.high / 3) for name, one in histograms_of(graph, images(8)).items()
+    }
+    made, record = train_with_rounding(graph, graph, ranges, images(24))
+    assert record["last_loss"] < record["first_loss"]
+    assert torch.equal(logits_of(graph, images(2)), before)
+    assert not any(tensor.requires_grad for tensor in made.parameters())
+
+
+def test_networks_choose_the_observer_with_the_least_simulated_noise(tmp_path: Path) -> None:
+    module = block(True)
+    networks = Networks(Source(module, SIDE, SIDE, tmp_path), tuning(module))
+    values = list(networks.observers.values())
+    assert values == sorted(values, reverse=True)
+    assert networks.observer == next(iter(networks.observers))
+    layer, worst = networks.sensitive[0]
+    assert worst == min(value for _, value in networks.sensitive)
+    assert networks.layers_like(networks.corrected(networks.plain), [layer])[0].name == layer.name
+
+
+def test_sqnr_of_known_noise() -> None:
+    signal = np.ones(1000)
+    assert abs(sqnr(signal, signal * 1.1) - 20) < 1e-6
+
+
+class _Fake:
+    """An engine whose answers are what the file says: the share of images on which it errs."""
+
+    def __init__(self, path: Path, reference: np.ndarray) -> None:
+        self.wrong, self.reference, self.seen = float(path.read_text()), reference, 0
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        logits = self.reference[self.seen][None].copy()
+        if self.seen < self.wrong * len(self.reference):
+            logits = -logits
+        self.seen += 1
+        return logits
+
+    def close(self) -> None:
+        pass
+
+
+def rungs(*shares: float | None) -> Iterator[Rung]:
+    for share in shares:
+
+        def make(folder: Path, share: float | None = share) -> tuple[str, ...]:
+            if share is None:
+                raise UserError("slower than fp32 here")
+            (folder / "model").write_text(str(share))
+            return ("model",)
+
+        yield Rung(f"rung {share}", make)
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch) -> TuningSet:
+    found = tuning(block(False))
+    logits = np.eye(4, dtype=np.float32)[np.arange(20) % 4]
+    found = TuningSet(images(2), found.validation, logits.argmax(1), logits, 1.0, 1)
+    monkeypatch.setattr(ladder, "open_file", lambda path, *rest: _Fake(path, logits))
+    return found
+
+
+def test_the_first_good_rung_ends_the_climb(engine: TuningSet, tmp_path: Path) -> None:
+    said: list[str] = []
+    folder, files, notes = climb(rungs(0.5, None, 0.0, 0.25), "fake", engine, tmp_path, said.append)
+    assert notes["rung"] == "rung 0.0"
+    assert [row["rung"] for row in notes["rungs_tried_on_validation"]] == ["rung 0.5", "rung 0.0"]
+    assert notes["rungs_refused"] == ["rung None: slower than fp32 here"]
+    assert (folder / files[0]).read_text() == "0.0"
+    assert "agreement 50.0%" in said[0]
+
+
+def test_without_a_good_rung_the_best_is_taken(engine: TuningSet, tmp_path: Path) -> None:
+    assert climb(rungs(0.5, 0.25, 0.75), "fake", engine, tmp_path, lambda text: None)[2]["rung"] == "rung 0.25"
+
+
+def test_the_time_box_ends_the_climb(engine: TuningSet, tmp_path: Path) -> None:
+    boxed = TuningSet(**{**engine.__dict__, "minutes": 0.0})
+    notes = climb(rungs(0.5, 0.0), "fake", boxed, tmp_path, lambda text: None)[2]
+    assert notes["rung"] == "rung 0.5"
+    assert "not tried after 0 minutes" in notes["rungs_refused"][0]
+
+
+def test_no_rung_at_all_is_one_line(engine: TuningSet, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no rung could be written: rung None: slower than fp32 here"):
+        climb(rungs(None), "fake", engine, tmp_path, lambda text: None)
