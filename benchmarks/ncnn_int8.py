@@ -1,12 +1,12 @@
-"""ncnn: int8 against fp32 on this machine, and what keeping depthwise convolutions in float and handing over int8 do.
+"""ncnn: int8 against fp32, and what keeping grouped convolutions in float and handing over int8 do to it.
 
     python benchmarks/ncnn_int8.py [--rounds 40] [--network torchvision:resnet18 …]
     python benchmarks/ncnn_int8.py --table
 
 Batch 1, 224×224, one thread. Weights are random and ranges are those of noise: for latency only. `int8` is as
-`edgecnn export` writes it; `depthwise int8` has the depthwise convolutions in int8 too; in `no hand-over` every int8
-layer gives floats. The sides take turns in one process, in an order that is drawn anew each round, so that all see the
-same disturbances: the ratios are what counts. Appends a row with the raw samples for each network to
+`edgecnn export` writes it; `grouped int8` has depthwise and grouped convolutions in int8 too; in `no hand-over` every
+int8 layer gives floats. The sides take turns in one process, in an order that is drawn anew each round, so that all
+see the same disturbances: the ratios are what counts. Appends a row with the raw samples for each network to
 benchmarks/results/ncnn_int8.jsonl.
 
 Two clocks are kept, wall time and the processor time of the thread, which on an idle core are the same. The table is by
@@ -33,7 +33,7 @@ from edgecnn.formats import Source
 from edgecnn.formats.ncnn import fp32_file
 from edgecnn.models import Deployed, build
 from edgecnn.ncnn_files import load, save
-from edgecnn.quantize.ncnn import depthwise, int8_network, layer_scales, quantisable
+from edgecnn.quantize.ncnn import grouped, int8_network, layer_scales, quantisable
 from edgecnn.quantize.observe import OBSERVERS
 from edgecnn.runtimes import Session, open_file
 
@@ -47,7 +47,7 @@ NETWORKS = (
     "torchvision:resnet18",
     "timm:regnetx_002",
 )
-SIDES = ("fp32", "int8", "depthwise int8", "no hand-over")
+SIDES = ("fp32", "int8", "grouped int8", "no hand-over")
 SIZE, WARM_UP, CALIBRATION = 224, 5, 4
 TOLD = "processor_us"
 
@@ -97,9 +97,9 @@ def open_sides(name: str, folder: Path) -> dict[str, Session]:
     scales = layer_scales(network, fp32, folder / "histograms.npz", OBSERVERS["min-max"], noise, threads=1)
     every = set(quantisable(network))
     wanted = {
-        "int8": (every - depthwise(network), True),
-        "depthwise int8": (every, True),
-        "no hand-over": (every - depthwise(network), False),
+        "int8": (every - grouped(network), True),
+        "grouped int8": (every, True),
+        "no hand-over": (every - grouped(network), False),
     }
     sessions = {"fp32": open_file(fp32, "ncnn", "fp32", 1)}
     for side, (layers, hand_over) in wanted.items():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -169,7 +169,7 @@ def hushed() -> Iterator[None]:
     """What C++ code writes to stderr meanwhile is held back; all but its progress reports is passed on at the end."""
     with contextlib.suppress(ValueError, OSError):
         sys.stderr.flush()
-    with tempfile.TemporaryFile() as held:
+    with _memory_file() as held:
         stderr = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
@@ -181,6 +181,13 @@ def hushed() -> Iterator[None]:
                 if not _CHATTER.match(line):
                     os.write(stderr, line)
             os.close(stderr)
+
+
+def _memory_file() -> IO[bytes]:
+    """A device may have no folder to write to."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("stderr"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def save(path: Path, nodes: list[Any], constants: dict[str, np.ndarray], **about
         [helper.make_tensor_value_info(name, element, shape) for name in about.get("inputs", ("images",))],
         [
             helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "k"])
-            for name in about.get("outputs", ("scores",))
+            for name in about.get("results", ("scores",))
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
@@ -384,7 +384,7 @@ BAD_ONNX: dict[str, tuple[Callable[[Path], Path], str]] = {
     "empty": (written(b""), "not an ONNX model"),
     "zip": (written(b"PK\x03\x04" + bytes(100)), "not an ONNX model"),
     "two inputs": (lambda path: classifier(path, inputs=("images", "more")), r"2 inputs \(images, more\)"),
-    "two outputs": (lambda path: classifier(path, outputs=("scores", "c")), r"2 outputs \(scores, c\): expected one"),
+    "two outputs": (lambda path: classifier(path, results=("scores", "c")), r"2 outputs \(scores, c\): expected one"),
     "one channel": (lambda path: classifier(path, shape=["n", 1, SIDE, SIDE]), r"'images' is \('\?', 1, 8, 8\)"),
     "not a row of scores": (lambda path: save(path, refused("Relu", "images"), {}), "one row of scores for an image"),
     "mixes the batch": (
@@ -554,6 +554,8 @@ def test_external_data_is_taken_into_the_folder(data: Dataset, pre: Path, tmp_pa
     path = classifier(tmp_path / "m.onnx")
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="m.onnx.data", size_threshold=0)
     adopt(path, data, tmp_path / "run", preprocess=pre)
+    identity = json.loads((tmp_path / "run" / ADOPTED).read_text())["identity"]
+    assert set(identity["external data"]) == {"m.onnx.data"}
     (tmp_path / "m.onnx.data").unlink()
     assert load_module(tmp_path / "run")[1](torch.zeros(1, 3, SIDE, SIDE)).shape == (1, 3)
 
@@ -675,7 +677,8 @@ BAD_CALLS: dict[str, tuple[str, Callable[[Path], Path], tuple[str, ...], str]] =
     "no preprocessing": ("m.onnx", classifier, (), "says nothing of its preprocessing: mean: missing; std: missing"),
     "no such description": ("m.onnx", classifier, ("--preprocess", "absent.toml"), "absent.toml: no such file"),
     "wrong class count": (
-        "m.onnx", lambda path: classifier(path, outputs=7), PRE, "has 7 outputs, parts has 3 classes (dark, light, striped)"
+        "m.onnx", lambda path: classifier(path, outputs=7), PRE,
+        "has 7 outputs, parts has 3 classes (dark, light, striped): give"
     ),
     "wrong label count": (
         "m.onnx", classifier, (*PRE, "--labels", "two.txt"), "has 3 outputs, but there are 2 labels"

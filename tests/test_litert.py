@@ -315,6 +315,26 @@ def test_ranges_that_decide_are_not_clipped(attempt: Attempt, tuning: TuningSet,
     assert (-128 - zero_point) * scale <= calibrated.min() + scale
 
 
+def test_the_bias_of_a_channel_without_weights_survives(tuning: TuningSet, tmp_path: Path) -> None:
+    """Its weights' own scale would be so small that the bias would not fit 32 bits."""
+    torch.manual_seed(0)
+    net = Net().eval()
+    with torch.no_grad():
+        net.depthwise.weight[:4] = 0
+        net.depthwise.bias[:4] = torch.tensor([3.0, -1.5, 2.0, 4.0])
+    module = Deployed(net, Preprocess(height=SIZE, width=SIZE))
+    (tmp_path / "work").mkdir()
+    source = Source(flatten(module, SIZE, SIZE), SIZE, SIZE, tmp_path / "work")
+    path = written(Attempt("min-max", source, "min-max"), tuning, tmp_path / "out")
+    layer = next(one for one in operations(path) if one.kind == "DEPTHWISE_CONV_2D" and one.outputs[0].shape[-1] == 8)
+    bias = layer.inputs[2]
+    assert bias is not None
+    assert bias.values is not None
+    assert np.allclose(bias.values[:4] * np.array(bias.scale[:4]), [3.0, -1.5, 2.0, 4.0], atol=1e-3)
+    reference = eager(module, images(8, 200))
+    assert np.abs(open_file(path, "litert", "int8", 1).run(images(8, 200)) - reference).max() < 0.5 * reference.std()
+
+
 def test_an_operation_that_litert_lacks_is_named(tmp_path: Path) -> None:
     class Odd(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ from edgecnn.rehearse.inside import engine_mappings, mappings
 from edgecnn.rehearse.instructions import BEGIN, END, Log, kind_of, parse_line
 from edgecnn.rehearse.process import Ended, death, emulated, execute, native, run
 from edgecnn.rehearse.userland import BOOKWORM, TRIXIE, Contents, Userland, cache_folder, check_host, release_for
-from tests.rehearsed import write_bundle_to_rehearse
+from tests.rehearse.bundle import write_bundle_to_rehearse
 
 # What an assembler (LLVM 14, -triple=aarch64) makes of each line, and the kind that we must see in it.
 ASSEMBLED = (
@@ -356,8 +356,8 @@ def fake_download(refuse: int = 0) -> tuple[Any, list[tuple[list[str], bool]]]:
             return "No matching distribution found for engine"
         for name in ("the_engine-2.0-cp311-cp311-manylinux_2_28_aarch64.whl", "numpy-2.4-cp311-none-any.whl"):
             with zipfile.ZipFile(folder / name, "w") as archive:
-                archive.writestr(f"{name.split('-')[0]}/__init__.py", "")
-                archive.writestr(f"{name.split('-')[0]}.data/platlib/moved.py", "")
+                for member in (f"{name.split('-')[0]}/__init__.py", f"{name.split('-')[0]}.data/platlib/moved.py"):
+                    archive.writestr(zipfile.ZipInfo(member), "")  # of a fixed date: the same bytes each time
         return None
 
     return download, asked

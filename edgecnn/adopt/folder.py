@@ -18,7 +18,7 @@ from torch import nn
 from edgecnn.adopt.agreement import agreement
 from edgecnn.adopt.description import read_labels, read_preprocess
 from edgecnn.adopt.graph import Network, load_network
-from edgecnn.adopt.onnx_file import Input, input_of, read_model
+from edgecnn.adopt.onnx_file import Input, external_files, input_of, read_model
 from edgecnn.adopt.state_dict import ENDINGS, library_preprocess, load_state_dict, refuse_programs
 from edgecnn.artifact import Preprocess, folder_written_whole, sha256_of_file, write_atomically
 from edgecnn.checkpoint import (
@@ -145,13 +145,13 @@ def _identity(
 ) -> dict[str, Any]:
     """What the folder depends on."""
     files = {"source": source, "preprocess": preprocess, "labels": labels}
-    beside = sorted(path for path in source.parent.glob(f"{source.name}*") if path != source and path.is_file())
+    beside = external_files(source) if source.suffix == ".onnx" else []
     return {
         "version": _VERSION,
         "name": source.name,
         "model": model,
         **{name: sha256_of_file(path) if path else None for name, path in files.items()},
-        "external data": {path.name: sha256_of_file(path) for path in beside if source.suffix == ".onnx"},
+        "external data": {path.name: sha256_of_file(path) for path in beside},
         "classes": list(data.classes),
         "good class": data.good_class,
         "seed": seed,

@@ -210,7 +210,7 @@ def _refuse_unknown(path: Path, ops: Iterable[Op], constants: Mapping[str, Tenso
         listed = ", ".join(f"{kind} (node {name!r})" for kind, name in unknown.items())
         raise UserError(
             f"{path}: {listed}: not among the {len(OPERATORS)} operators that are read, those of convolutional "
-            "classifiers (edgecnn/adopt/operators.py): export the network without it, or give its weights with --model"
+            "classifiers (edgecnn/adopt/operators): export the network without it, or give its weights with --model"
         )
 
 

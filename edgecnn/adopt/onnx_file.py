@@ -56,6 +56,17 @@ def read_model(path: Path) -> Any:
     return model
 
 
+def external_files(path: Path) -> list[Path]:
+    """The files beside an .onnx file that its weights are in; none of what is no ONNX model: `read_model` says so."""
+    import onnx
+
+    try:
+        model = onnx.load(path, load_external_data=False)
+    except Exception:  # protobuf's and onnx's own, of no common class
+        return []
+    return [path.parent / name for name in _locations(model) if (path.parent / name).is_file()]
+
+
 def input_of(path: Path, model: Any) -> Input:
     """The input: float (n, 3, h, w) or (n, h, w, 3), or uint8 pixels in either order. UserError for anything else."""
     weights = {tensor.name for tensor in model.graph.initializer}
@@ -113,21 +124,27 @@ def opset_of(model: Any) -> int:
 
 
 def _refuse_missing_data(path: Path, model: Any) -> None:
-    import onnx
-
-    needed = {
-        entry.value
-        for tensor in model.graph.initializer
-        if tensor.data_location == onnx.TensorProto.EXTERNAL
-        for entry in tensor.external_data
-        if entry.key == "location"
-    }
-    missing = sorted(name for name in needed if not (path.parent / name).is_file())
+    missing = [name for name in _locations(model) if not (path.parent / name).is_file()]
     if missing:
         raise UserError(
             f"{path}: its weights are in {', '.join(missing)}, which is not beside it: copy that file too, or export "
             "with external_data=False"
         )
+
+
+def _locations(model: Any) -> list[str]:
+    """Names of the files that hold weights of the model."""
+    from onnx import TensorProto
+
+    return sorted(
+        {
+            str(entry.value)
+            for tensor in model.graph.initializer
+            if tensor.data_location == TensorProto.EXTERNAL
+            for entry in tensor.external_data
+            if entry.key == "location"
+        }
+    )
 
 
 def _refuse_quantised(path: Path, model: Any) -> None:

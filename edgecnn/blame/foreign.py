@@ -149,7 +149,7 @@ def explained(case: Case, given: GivenImages, described: Pipeline, output: str, 
         "steps": tuple(steps),
         "cured_by": _cure(case, described, reading, [step.stage for step in blamed]),
         "remarks": tuple(
-            f"{step.stage} ({step.given}) moves the answers little ({step.moves:.1e} of their scale)"
+            f"{step.stage} ({step.given}) moves the answers {_little(step.moves)}"
             for step in steps
             if not step.to_blame
         ),
@@ -174,6 +174,10 @@ def _compared(case: Case, answers: Answers, said: Description) -> Diagnosis:
         reference_top1=float((case.expected.logits.argmax(1) == case.expected.labels).mean()),
         verdict=verdict,
     )
+
+
+def _little(moves: float) -> str:
+    return f"by {moves:.1e} of their scale: not to blame" if moves else "of these images not at all"
 
 
 def _first(lines: Sequence[str]) -> str:
@@ -219,7 +223,6 @@ def _steps(case: Case, described: Pipeline, reading: Reading) -> list[Step]:
             put_right=effects[count + i],
         )
         for i, stage in enumerate(stages)
-        if moves[i] > 0
     ]
 
 

@@ -63,7 +63,7 @@ def layer_noise(folder: Path, int8: Artifact, fp32: Artifact, images: Images) ->
     for name, (ours, theirs) in pairs.items():
         level = sqnr_db(theirs.values, ours.values)
         before = found[-1].sqnr_db if found else level
-        found.append(LayerNoise(name=name, kind=theirs.kind, sqnr_db=level, lost_db=before - level))
+        found.append(LayerNoise(name=name, kind=ours.kind, sqnr_db=level, lost_db=before - level))
     worst = tuple(sorted(found, key=lambda one: one.sqnr_db))
     return Layers(images=len(images), against=fp32.variant, layers=worst, unmatched=len(noisy) - len(pairs))
 
@@ -85,13 +85,22 @@ def match(noisy: Tensors, clean: Tensors) -> dict[str, tuple[Tensor, Tensor]]:
     by_size: dict[int, list[str]] = {}
     for name, tensor in clean.items():
         by_size.setdefault(tensor.values.size, []).append(name)
-    taken = {name for name, tensor in noisy.items() if name in clean and clean[name].values.size == tensor.values.size}
+    same = {name: _of_that_name(name, tensor, noisy, clean) for name, tensor in noisy.items()}
+    taken = {other for other in same.values() if other is not None}
     pairs = {}
     for name, tensor in noisy.items():
-        other = name if name in taken else _most_alike(tensor, clean, by_size.get(tensor.values.size, []), taken)
+        other = same[name] or _most_alike(tensor, clean, by_size.get(tensor.values.size, []), taken)
         if other is not None:
             pairs[name] = (tensor, clean[other])
     return pairs
+
+
+def _of_that_name(name: str, tensor: Tensor, noisy: Tensors, clean: Tensors) -> str | None:
+    if name not in clean or clean[name].values.size != tensor.values.size:
+        return None
+    clamp = clean[name].clamp
+    # A clamp that the int8 net has no tensor of is done by the range of the one before it.
+    return clamp if clamp in clean and clamp not in noisy else name
 
 
 def _most_alike(tensor: Tensor, clean: Tensors, candidates: list[str], taken: set[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -68,10 +68,8 @@ def export(
             raise UserError(f"{source}: a run folder has its own: leave {', '.join(unfit)} out")
         run = source
     else:
-        run = _taken_in(
-            source, out, data, model, preprocess, labels,
-            {"good": good, "seed": seed, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class},
-        )  # fmt: skip
+        reading = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
+        run = _taken_in(source, out, data, model, preprocess, labels, seed, reading)
     from edgecnn.export import export as make
 
     bundle = make(run, profile, out, data, say)
@@ -86,7 +84,8 @@ def _taken_in(
     model: str | None,
     preprocess: Path | None,
     labels: Path | None,
-    reading: dict[str, object],
+    seed: int,
+    reading: dict[str, Any],
 ) -> Path:
     """The run folder that `source` becomes."""
     from edgecnn.adopt.folder import adopt, refuse_unfit
@@ -99,20 +98,11 @@ def _taken_in(
         raise UserError(f"{source}: --data is missing: calibration and verification need the images of its classes")
     with progress_bar() as bar:
         bar.start(1, f"reading {data}")
-        dataset = load_folder(data, progress=bar.count, **reading)  # type: ignore[arg-type]
+        dataset = load_folder(data, progress=bar.count, seed=seed, **reading)
         for problem in dataset.problems:
             say(f"left out: {problem.name}: {problem.reason}")
     folder = out.with_name(f"{out.name}-source")
-    taken = adopt(
-        source,
-        dataset,
-        folder,
-        model=model,
-        preprocess=preprocess,
-        labels=labels,
-        seed=int(str(reading["seed"])),
-        progress=say,
-    )
+    taken = adopt(source, dataset, folder, model=model, preprocess=preprocess, labels=labels, seed=seed, progress=say)
     for note in taken.notes:
         say(f"{source.name}: {note}")
     return taken.run

@@ -86,11 +86,13 @@ def _suited(graph: Any) -> Any:
 
 
 def _layers(graph: Any, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Name and multiply-accumulates of every convolution and linear layer, in order."""
+    """Name, multiply-accumulates and intended precision of every convolution and linear layer, in order."""
     found = []
     for node, name in zip((node for node in graph.nodes if _is_layer(node)), names, strict=True):
         per_output = math.prod(node.args[1].meta["val"].shape[1:])
-        found.append({"name": name or node.name, "macs": node.meta["val"].numel() * per_output})
+        precision = "int8" if "dequantize" in str(node.args[1].target) else "fp32"
+        macs = node.meta["val"].numel() * per_output
+        found.append({"name": name or node.name, "macs": macs, "precision": precision})
     return found
 
 

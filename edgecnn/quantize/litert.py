@@ -26,6 +26,8 @@ from edgecnn.tflite_file import Operation, describe, hushed, inputs_and_outputs,
 _PIXELS: Range = (0.0, 255.0)
 HardSwish = Literal["rewritten", "float", "int8"]
 HARD_SWISH: HardSwish = "float"
+_BIAS_STEPS = 2**28
+"""That a bias may have: what 32 bits hold, less room for the sum of products and for rounded ranges."""
 _HARD_SWISHES = {"aten.hardswish.default", "aten.hardswish_.default"}
 
 
@@ -77,7 +79,7 @@ def write(attempt: Attempt, tuning: TuningSet, out: Path, hard_swish: HardSwish 
     ranges = {name: observer(histogram) for name, histogram in histograms.items()}
     ranges |= _kept_whole(floating, stored, {name: (one.low, one.high) for name, one in histograms.items()})
     in_float = scopes_of(stored, attempt.in_float)
-    _quantize(floating, _statistics(ranges), in_float, hard_swish, path)
+    _quantize(floating, _statistics(stored, ranges), in_float, hard_swish, path)
     _prove(path, stored, in_float)
     if attempt.source.io == "uint8":
         take_uint8(path)
@@ -109,12 +111,37 @@ def _kept_whole(floating: Path, stored: Sequence[Operation], extremes: Mapping[s
     return kept
 
 
-def _statistics(ranges: Mapping[str, Range]) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """As ai-edge-quantizer's calibration would give them. Ranges of constants it finds itself, for each channel."""
+def _statistics(stored: Sequence[Operation], ranges: Mapping[str, Range]) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """As ai-edge-quantizer's calibration would give them. Ranges of most constants it finds itself."""
+    found = {name: (np.array([low]), np.array([high])) for name, (low, high) in ranges.items()}
+    for operation in stored:
+        reach = _reach_for_the_bias(operation, ranges)
+        if reach is not None and operation.weight is not None:
+            found[operation.weight.name] = (-reach, reach)
     return {
-        name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
-        for name, (low, high) in ranges.items()
+        name: {"min": low.astype(np.float32), "max": high.astype(np.float32)} for name, (low, high) in found.items()
     }
+
+
+def _reach_for_the_bias(layer: Operation, ranges: Mapping[str, Range]) -> NDArray[np.float64] | None:
+    """Largest weight to allow for in each channel, where the weights' own would lose the bias; else None.
+
+    The bias is int32 in steps of the activation's times the weights'. In a channel whose weights are all (nearly) zero,
+    as training leaves behind, that step is so small that the bias does not fit 32 bits and would be clipped.
+    """
+    weight, activation = layer.weight, layer.activation
+    bias = layer.inputs[2] if layer.kind != "TRANSPOSE_CONV" and len(layer.inputs) > 2 else None
+    if weight is None or weight.values is None or bias is None or bias.values is None or activation is None:
+        return None
+    if activation.name not in ranges:
+        return None
+    channels = 3 if layer.kind == "DEPTHWISE_CONV_2D" else 0
+    others = tuple(axis for axis in range(weight.values.ndim) if axis != channels)
+    own = np.abs(weight.values.astype(np.float64)).max(axis=others, keepdims=True)
+    low, high = ranges[activation.name]
+    step = max(max(high, 0.0) - min(low, 0.0), 1e-9) / 255
+    least = 127 * np.abs(bias.values.astype(np.float64)).reshape(own.shape) / (step * _BIAS_STEPS)
+    return np.maximum(own, least) if (least > own).any() else None
 
 
 def _quantize(

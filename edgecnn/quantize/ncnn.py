@@ -3,8 +3,10 @@
 As ncnn2int8 has it: int8 weights with a scale for each output channel, one scale for the input, biases in float; where
 the reader of an int8 layer's output is int8 too, the output is handed over in int8. Two things are done otherwise:
 
-- depthwise convolutions stay in float: ncnn's int8 kernels for them are the slower ones (benchmarks/ncnn_int8.py), cost
-  the most accuracy, and do not answer alike on x86 and Arm, which all its other int8 kernels do to the last bit;
+- depthwise and grouped convolutions stay in float. ncnn's int8 kernels for depthwise ones are slower than its float
+  ones (benchmarks/ncnn_int8.py), cost the most accuracy, and round otherwise on x86 than on Arm, where all other int8
+  layers answer alike to the last bit. Those for groups of eight channels or more give garbage on x86 (ncnn
+  1.0.20261020: a group's output is packed wider than its place in the whole);
 - 3×3 convolutions keep 8 bits. ncnn2table cuts their weights to 6 bits, lest ncnn's Winograd kernels overflow; here
   Winograd is switched off for just those layers whose weights are large enough for that.
 """
@@ -71,14 +73,9 @@ def quantisable(network: Network) -> dict[int, NDArray[np.float32]]:
     }
 
 
-def depthwise(network: Network) -> set[int]:
-    """Indices of the convolutions whose groups have one channel to read."""
-    return {
-        index
-        for index, layer in enumerate(network.layers)
-        if layer.kind == "ConvolutionDepthWise"
-        and layer.integer(6) == layer.integer(0) * layer.integer(1) * layer.integer(11, layer.integer(1))
-    }
+def grouped(network: Network) -> set[int]:
+    """Indices of the depthwise and grouped convolutions."""
+    return {index for index, layer in enumerate(network.layers) if layer.kind == "ConvolutionDepthWise"}
 
 
 def kept_in_float(network: Network, layers: tuple[WeightedLayer, ...]) -> set[int]:
@@ -219,9 +216,9 @@ def _edges(layer: Layer) -> tuple[str, str]:
 def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
     fp32 = fp32_file(attempt.source)
     network = load(fp32)
-    layers = quantisable(network).keys() - depthwise(network) - kept_in_float(network, attempt.in_float)
+    layers = quantisable(network).keys() - grouped(network) - kept_in_float(network, attempt.in_float)
     if not layers:
-        raise UserError("ncnn-int8: no layer is left to quantise (depthwise convolutions stay in float)")
+        raise UserError("ncnn-int8: no layer is left to quantise (depthwise and grouped convolutions stay in float)")
     cache = attempt.source.work / "ncnn-histograms.npz"
     scales = layer_scales(network, fp32, cache, OBSERVERS[attempt.observer], tuning.calibration, tuning.threads)
     save(int8_network(network, scales, layers), out / MAIN)
@@ -237,6 +234,6 @@ QUANTIZER = Quantizer(
         **NOTES,
         "weights": "int8, per output channel",
         "activations": "int8, symmetric, per tensor",
-        "in_float": "depthwise convolutions",
+        "in_float": "depthwise and grouped convolutions",
     },
 )

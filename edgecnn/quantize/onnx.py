@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +57,7 @@ def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
     finally:
         logging.disable(logging.NOTSET)
         cache.unlink(missing_ok=True)
+    _describe(path, attempt.source.described)
 
 
 def nodes_of(fp32: Path, layers: tuple[WeightedLayer, ...]) -> list[str]:
@@ -72,6 +73,17 @@ def nodes_of(fp32: Path, layers: tuple[WeightedLayer, ...]) -> list[str]:
 def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
     write_qdq(attempt, tuning, out / MAIN)
     return (MAIN,)
+
+
+def _describe(path: Path, described: Mapping[str, str]) -> None:
+    """Metadata as in our other ONNX files; the quantiser leaves notes of its own."""
+    import onnx
+
+    model = onnx.load(path)
+    model.producer_name = "edgecnn"
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, dict(described))
+    onnx.save(model, path)
 
 
 def _all_tensors(fp32: Path, threads: int) -> Callable[[Pixels], Tensors]:

@@ -31,6 +31,7 @@ from edgecnn.quantize.lowering import (
     reads_batch_size,
     rewrite,
 )
+from edgecnn.quantize.network import layers_of
 from edgecnn.runtimes.pytorch import FACTS, quiet
 
 MAIN = "model.pt"
@@ -44,6 +45,7 @@ def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
     facts = {
         "height": source.height,
         "width": source.width,
+        "layers": [layer.name for layer in layers_of(source.module)],
         "machine": platform.machine(),
         "activation_levels": levels + 1,
     }

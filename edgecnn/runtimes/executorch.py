@@ -17,6 +17,7 @@ import numpy as np
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.imaging import Images
+from edgecnn.require import unasked
 from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
 from edgecnn.runtimes.pytorch import quiet
 
@@ -28,7 +29,7 @@ class _Session:
     """ExecuTorch's programs are for one image: several are run one after the other."""
 
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
-        self._path = path
+        self._path, self._precision = path, precision
         library = _library()
         try:
             with quiet():
@@ -48,22 +49,28 @@ class _Session:
             return np.concatenate([self._method((image[None],))[0].numpy() for image in given])
 
     def executed(self) -> Mapping[str, Any]:
-        """XNNPACK's kernels for one image, from ExecuTorch's own trace; names and sizes of layers from the compiler."""
+        """XNNPACK's kernels for one image, from ExecuTorch's own trace; names and sizes of layers from the compiler.
+
+        Where the engine was built without a trace, all is the compiler's account, and `source` and a remark say so.
+        """
         account = json.loads(self._path.with_suffix(".json").read_bytes())
-        kernels, portable, delegated = _traced(self._path, account["height"], account["width"])
         remarks = [] if self._threads == self._asked else [f"{self._asked} threads asked for, {self._threads} used"]
-        ran = [kernel for kernel in kernels if kernel.startswith(_LAYERS)]
-        known: Sequence[Mapping[str, Any]] = account["layers"]
-        if len(ran) != len(known):
-            remarks.append(f"{len(known)} layers were compiled and XNNPACK ran {len(ran)}: sizes unknown")
-            known = [{"name": kernel, "macs": 0} for kernel in ran]
-        layers = [
-            Executed(layer["name"], _kind(kernel), _precision(kernel), layer["macs"])
-            for layer, kernel in zip(known, ran, strict=True)
-        ]
+        events = _trace(self._path, account["height"], account["width"])
+        if events is None:
+            remarks.append("this ExecuTorch was built without its trace: what the compiler intended is reported")
+            layers = [Executed(one["name"], "XNNPACK", one["precision"], one["macs"]) for one in account["layers"]]
+            details = {name: account[name] for name in ("partitions", "portable_operations")}
+            return executed_report(layers, ["XnnpackBackend"], remarks, **details, source="compiler")
+        kernels = [kernel.partition(" #")[0] for event in events if (kernel := event.get("delegate_debug_id_str"))]
+        names = [event["name"] for event in events if event.get("name") and not event.get("delegate_debug_id_str")]
+        portable = Counter(name.removeprefix("native_call_") for name in names if name.startswith("native_call_"))
+        delegated = names.count("DELEGATE_CALL")
+        layers = _layers([kernel for kernel in kernels if kernel.startswith(_LAYERS)], account["layers"], remarks)
+        held = {layer["name"] for layer in account["layers"] if layer["precision"] == "int8"}
+        remarks += unasked(self._precision, [(one.name, one.precision, one.macs) for one in layers], held)
         return executed_report(
             layers,
-            ["XnnpackBackend"] * (delegated > 0) + ["portable"] * (portable.total() > 0),
+            ["XnnpackBackend"] * (delegated > 0) + ["portable"] * (len(portable) > 0),
             remarks,
             quantize_ops=sum(kernel.startswith("Convert") for kernel in kernels),
             partitions=delegated,
@@ -87,28 +94,38 @@ def _library() -> Any:
     return _C
 
 
-def _traced(path: Path, height: int, width: int) -> tuple[list[str], Counter[str], int]:
-    """Kernels that XNNPACK ran for one image in order, operations of ExecuTorch's own, and the number of partitions."""
+def _layers(ran: Sequence[str], compiled: Sequence[Mapping[str, Any]], remarks: list[str]) -> list[Executed]:
+    """The kernels of convolutions and linear layers, both lists in the order of execution."""
+    if len(ran) != len(compiled):
+        remarks.append(f"{len(compiled)} layers were compiled and XNNPACK ran {len(ran)}: sizes are unknown")
+        return [Executed(kernel, kernel, _precision(kernel), 0) for kernel in ran]
+    return [
+        Executed(layer["name"], kernel, _precision(kernel), layer["macs"])
+        for layer, kernel in zip(compiled, ran, strict=True)
+    ]
+
+
+def _precision(kernel: str) -> str:
+    """From XNNPACK's name of a kernel, such as "Fully Connected (NC, QS8, QC8W) GEMM"."""
+    if any(word in kernel for word in _INT8):
+        return "int8"
+    return "fp16" if "F16" in kernel else "fp32"
+
+
+def _trace(path: Path, height: int, width: int) -> list[dict[str, Any]] | None:
+    """What ExecuTorch records while it runs one image, in order; None where it was built without that."""
     import torch
 
     with tempfile.TemporaryDirectory() as folder, quiet():
         dump = Path(folder) / "trace.etdp"
         program = _library()._load_program(str(path), enable_etdump=True)
+        if not program.has_etdump():
+            return None
         program.load_method("forward")((torch.zeros((1, height, width, 3), dtype=torch.uint8),))
         program.write_etdump_result_to_file(str(dump), str(Path(folder) / "debug.bin"))
         trace = _as_json(dump)
-    kernels: list[str] = []
-    portable: Counter[str] = Counter()
-    delegated = 0
-    for event in (event.get("profile_event") for run in trace["run_data"] for event in run.get("events", ())):
-        if event and event.get("delegate_debug_id_str"):
-            kernels.append(event["delegate_debug_id_str"].partition(" #")[0])
-        elif event:
-            name = event.get("name") or ""
-            delegated += name == "DELEGATE_CALL"
-            if name.startswith("native_call_"):
-                portable[name.removeprefix("native_call_")] += 1
-    return kernels, portable, delegated
+    events = (event.get("profile_event") for run in trace["run_data"] for event in run.get("events", ()))
+    return [event for event in events if event]
 
 
 def _as_json(dump: Path) -> Any:
@@ -123,16 +140,4 @@ def _as_json(dump: Path) -> Any:
     return json.loads(dump.with_suffix(".json").read_bytes())
 
 
-def _kind(kernel: str) -> str:
-    return kernel.split(" #")[0]
-
-
-def _precision(kernel: str) -> str:
-    if any(word in kernel for word in _INT8):
-        return "int8"
-    return "fp16" if "F16" in kernel else "fp32"
-
-
-RUNTIME = Runtime(
-    runs=("executorch",), module="executorch", library="executorch", extra="executorch", open=_Session
-)
+RUNTIME = Runtime(runs=("executorch",), module="executorch", library="executorch", extra="executorch", open=_Session)

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.imaging import Images
+from edgecnn.require import unasked
 from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
 
 FACTS = "edgecnn.json"
-"""Inside the file, where it has it: height, width and the machine that int8 was written for."""
+"""Inside the file, where it has it: height, width, the layers' names and the machine that int8 was written for."""
 _KEEPS_ROWS = {"aten::matmul", "aten::mm", "aten::bmm", "aten::addmm", "aten::linear"}
 _CONVOLVES = {"aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::_convolution", "aten::convolution"}
 _FLOAT_OUTPUT = "quantized::linear_with_input_q_dq_qweight_dq_output_fp32"
@@ -29,6 +30,7 @@ class _Session:
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         import torch
 
+        self._precision = precision
         torch.set_num_threads(threads)
         extra = {FACTS: ""}
         try:
@@ -70,12 +72,15 @@ class _Session:
             warnings.simplefilter("ignore")
             self._module(image)
             graph = self._module.graph_for(image)
-            layers = _layers(graph, image)
+            layers = _layers(graph, image, self._facts.get("layers", ()))
         kinds = [node.kind() for node in graph.nodes()]
         return executed_report(
             layers,
             ["CPU"],
-            list(self._remarks()),
+            [
+                *unasked(self._precision, [(one.name, one.precision, one.macs) for one in layers], set()),
+                *self._remarks(),
+            ],
             quantize_ops=sum(kind in ("aten::quantize_per_tensor", "aten::dequantize") for kind in kinds),
             quantized_engine=torch.backends.quantized.engine,
         )
@@ -97,7 +102,7 @@ class _Session:
             yield "int8 was written for a processor with VNNI; this one adds products in 16 bits, which may saturate"
 
 
-def _layers(graph: Any, image: Any) -> list[Executed]:
+def _layers(graph: Any, image: Any, names: Sequence[str]) -> list[Executed]:
     """The layers of an executed graph in order: it is run once more with their tensors as outputs."""
     import torch
 
@@ -116,9 +121,10 @@ def _layers(graph: Any, image: Any) -> list[Executed]:
         graph.registerOutput(node.output())
     graph.makeMultiOutputIntoTuple()
     values = torch._C._create_function_from_graph("edgecnn_layers", graph)(image)[1:]
+    if len(names) != len(nodes):
+        names = [node.output().debugName() for node in nodes]
     layers = []
-    for index, node in enumerate(nodes):
-        name = node.output().debugName()
+    for index, (node, name) in enumerate(zip(nodes, names, strict=True)):
         per_output = _weights_per_output(node, values[2 * index])
         layers.append(
             Executed(

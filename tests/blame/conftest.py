@@ -33,7 +33,7 @@ from tests.conftest import encode, picture
 
 CLASSES = ("crack", "dent", "good", "stain")
 SIDE = 32
-IMAGES = 40
+IMAGES = 24
 SPEC = Preprocess(height=SIDE, width=SIDE)
 
 

@@ -33,6 +33,8 @@ class Tensor:
     """The operation, in the format's own words."""
     values: NDArray[np.float32]
     """(n, …)."""
+    clamp: str | None = None
+    """The ReLU or Clip that alone reads it, by its own tensor's name. A quantiser may leave it to the int8 range."""
 
 
 class Opened(Protocol):

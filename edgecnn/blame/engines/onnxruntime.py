@@ -104,7 +104,8 @@ def _tensors(path: Path, images: Images) -> Tensors:
     entrance = session.get_inputs()[0].name
     runs = [session.run(fetched, {entrance: image[None]}) for image in images]
     values = {name: np.concatenate([run[index] for run in runs]) for index, name in enumerate(fetched)}
-    return {name: Tensor(kinds[name], values[source]) for name, source in wanted.items()}
+    clamps = _clamps(model)
+    return {name: Tensor(kinds[name], values[source], clamps.get(name)) for name, source in wanted.items()}
 
 
 def _wanted(model: Any) -> tuple[dict[str, str], dict[str, str]]:
@@ -135,7 +136,7 @@ def _wanted(model: Any) -> tuple[dict[str, str], dict[str, str]]:
             if name in floats:
                 kinds[name] = node.op_type
                 wanted[name] = name
-    return _with_clamps(model, kinds, wanted)
+    return kinds, wanted
 
 
 def _floats(model: Any) -> set[str]:
@@ -148,13 +149,11 @@ def _floats(model: Any) -> set[str]:
     }
 
 
-def _with_clamps(model: Any, kinds: dict[str, str], wanted: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """A layer that only a ReLU reads is shown behind it, since the quantiser lets the int8 range do the clamping."""
+def _clamps(model: Any) -> dict[str, str]:
+    """Tensor to the output of the clamp that alone reads it."""
     readers = Counter(name for node in model.graph.node for name in node.input)
-    for node in model.graph.node:
-        if node.op_type in _CLAMPS and readers[node.input[0]] == 1 and node.input[0] in wanted:
-            wanted[node.input[0]] = node.output[0]
-    return kinds, wanted
+    clamping = [node for node in model.graph.node if node.op_type in _CLAMPS]
+    return {node.input[0]: node.output[0] for node in clamping if readers[node.input[0]] == 1}
 
 
 def _onnx() -> Any:

@@ -31,11 +31,9 @@ SPEC = Preprocess(height=SIDE, width=SIDE)
 def write_bundle_to_rehearse(folder: Path, damage: str | None = None) -> Path:
     """Write the bundle; `damage` names a file whose content is replaced before its hash is taken."""
     (folder / "golden").mkdir(parents=True)
-    for number, label in enumerate(CLASSES):
-        kind = "PNG" if number == 0 else "JPEG"
-        suffix = "png" if number == 0 else "jpg"
+    for number in range(len(CLASSES)):
+        kind, suffix = ("JPEG", "jpg") if number else ("PNG", "png")
         (folder / f"golden/{number:03d}.{suffix}").write_bytes(encode(picture(number, 96 + number, 128), kind))
-        assert label
     (folder / "labels.txt").write_text("\n".join(CLASSES) + "\n")
     _write_networks(folder)
     golden = _golden(folder)
