@@ -4,7 +4,7 @@
     python benchmarks/int8_defaults.py --table                       # the stored rows as Markdown
 
 The defaults: `onnxruntime.quantization.quantize_static` (QDQ, per tensor, MinMax), ai-edge-quantizer's static int8
-recipe with its own calibration, `nncf.quantize` on the OpenVINO model. All see the calibration images that the ladder saw, and
+recipe with its own calibration, `nncf.quantize` on the OpenVINO model. All see the calibration images of the ladder;
 both are judged on the test images. Appends to benchmarks/results/int8_defaults.jsonl.
 """
 

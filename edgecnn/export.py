@@ -283,6 +283,7 @@ def _tuning(
         threads=target.threads,
         agreement=target.int8_agreement,
         minutes=target.int8_minutes,
+        machine=target.machine,
     )
 
 

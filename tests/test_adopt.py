@@ -18,9 +18,6 @@ from onnx import TensorProto, helper, numpy_helper
 from edgecnn.adopt.agreement import agreement
 from edgecnn.adopt.description import read_labels, read_preprocess
 from edgecnn.adopt.folder import ADOPTED, adopt
-from edgecnn.adopt.graph import load_network
-from edgecnn.adopt.onnx_file import input_of, read_model
-from edgecnn.adopt.operators import OPERATORS
 from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import CHECKPOINT, read_checkpoint
 from edgecnn.cli import main
@@ -28,6 +25,9 @@ from edgecnn.data import Dataset, load_split, split_hashes
 from edgecnn.errors import UserError
 from edgecnn.metadata import describe
 from edgecnn.models import build, load_module
+from edgecnn.onnx_graph.network import load_network
+from edgecnn.onnx_graph.onnx_file import input_of, read_model
+from edgecnn.onnx_graph.operators import OPERATORS
 from tests.conftest import picture
 from tests.training import CLASSES, write_images
 

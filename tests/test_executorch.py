@@ -1,4 +1,4 @@
-"""ExecuTorch beyond the contract of every format: one partition, what XNNPACK ran, what stays float, threads, errors."""
+"""ExecuTorch beyond the contract of every format: one partition, what XNNPACK ran and left float, threads, errors."""
 
 from __future__ import annotations
 

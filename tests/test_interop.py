@@ -158,7 +158,7 @@ def test_what_torch_exports_by_itself_is_taken_in(name: str, exporter: str, shar
     import safetensors.torch
     import torchvision
 
-    from edgecnn.adopt.graph import load_network
+    from edgecnn.onnx_graph.network import load_network
 
     network = torchvision.models.get_model(name, weights=None).eval()
     network.load_state_dict(safetensors.torch.load_file(shared / "weights" / name / f"{name}.safetensors"))

@@ -489,7 +489,7 @@ def test_winograd_is_switched_off_only_where_its_sums_could_overflow() -> None:
 
 
 def test_an_observer_is_shown_both_signs() -> None:
-    """A range from zero on has half of int8's steps: they are wider than of an int8 that shifts, and more is clipped."""
+    """A range from zero on has half of int8's steps, wider than of an int8 that shifts: more is clipped."""
     counts = np.exp(-np.linspace(0, 12, BINS)) * 1e6
     seen: list[Histogram] = []
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecnn.adopt.graph import Network
-from edgecnn.adopt.onnx_file import Input
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError, first_line
 from edgecnn.imaging import Images
+from edgecnn.onnx_graph.network import Network
+from edgecnn.onnx_graph.onnx_file import Input
 
 LIMIT = 1e-5
 """Largest |difference| over the standard deviation of the scores."""

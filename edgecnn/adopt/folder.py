@@ -17,8 +17,6 @@ from torch import nn
 
 from edgecnn.adopt.agreement import agreement
 from edgecnn.adopt.description import read_labels, read_preprocess
-from edgecnn.adopt.graph import Network, load_network
-from edgecnn.adopt.onnx_file import Input, external_files, input_of, read_model
 from edgecnn.adopt.state_dict import ENDINGS, library_preprocess, load_state_dict, refuse_programs
 from edgecnn.artifact import Preprocess, folder_written_whole, sha256_of_file, write_atomically
 from edgecnn.checkpoint import (
@@ -35,6 +33,8 @@ from edgecnn.data import Dataset, Item, calibration_items, save_split, split_has
 from edgecnn.errors import UserError, must_be_file, not_one_of
 from edgecnn.metadata import read
 from edgecnn.models import ONNX, ONNX_FILE, Deployed, save_module
+from edgecnn.onnx_graph.network import Network, load_network
+from edgecnn.onnx_graph.onnx_file import Input, external_files, input_of, read_model
 from edgecnn.parity import prepare_files
 from edgecnn.transfer import RECIPES
 from edgecnn.versions import installed_versions

@@ -131,4 +131,4 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-FORMAT = Format(precisions=("fp32",), needs=NEEDS, extra="executorch", convert=_convert)
+FORMAT = Format(precisions=("fp32",), needs=NEEDS, extra="export-executorch", convert=_convert)

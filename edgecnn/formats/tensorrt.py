@@ -127,6 +127,6 @@ def _build(model: bytes) -> bytes:
 FORMAT = Format(
     precisions=("fp32", "fp16"),
     needs=("tensorrt", "torch", "onnx", "onnxscript", "onnxslim"),
-    extra="tensorrt",
+    extra="export-tensorrt",
     convert=_convert,
 )

@@ -112,7 +112,7 @@ def load_module(folder: Path) -> tuple[Checkpoint, nn.Module]:
 
 
 def _load_onnx(folder: Path, checkpoint: Checkpoint) -> nn.Module:
-    from edgecnn.adopt.graph import load_network
+    from edgecnn.onnx_graph.network import load_network
 
     network = load_network(folder / ONNX_FILE, checkpoint.preprocess.height, checkpoint.preprocess.width)
     if network.outputs != len(checkpoint.classes):

@@ -44,12 +44,14 @@ def get(name: str) -> Quantizer:
 def quantize(name: str, networks: Networks, out: Path, say: Say = lambda text: None) -> Converted:
     """Write the int8 variant of a format: climb its ladder on validation images, keep the rung that was taken.
 
-    UserError where the format has no int8, a library is missing or no rung could be written.
+    UserError where the format has no int8, a library is missing, no rung could be written or INT8 is not worth it.
     """
     quantizer = get(name)
     folder, files, notes = climb(
         rungs(quantizer, networks), quantizer.runtime, networks.tuning, networks.source.work / f"{name}-int8", say
     )
+    if quantizer.worth is not None:
+        notes |= quantizer.worth(folder / files[0], networks.plain, networks.tuning)
     out.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copyfile(folder / file, out / file)

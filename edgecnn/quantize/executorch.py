@@ -148,6 +148,6 @@ QUANTIZER = Quantizer(
     runtime="executorch",
     write=_write,
     needs=NEEDS,
-    extra="executorch",
+    extra="export-executorch",
     notes={**NOTES, "weights": "int8 per channel, symmetric", "classifier_input": "scaled for each image"},
 )

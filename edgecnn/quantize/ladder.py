@@ -39,6 +39,8 @@ class TuningSet:
     """Least share of decisions equal to fp32's that the target wants."""
     minutes: float = 3.0
     """After which an engine's ladder begins no further rung."""
+    machine: str = ""
+    """The target's processor architecture, as `platform.machine()` has it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,8 @@ class Quantizer:
     """For the record."""
     own: Mapping[str, Callable[[Attempt, TuningSet, Path], tuple[str, ...]]] = field(default_factory=dict)
     """Further rungs of this engine alone, by name: a tool of its own. Tried after the bias correction."""
+    worth: Callable[[Path, Source, TuningSet], Mapping[str, Any]] | None = None
+    """(file of the taken rung, the network as trained, tuning set) to notes; UserError where INT8 is not worth having."""
 
 
 @dataclass(frozen=True)

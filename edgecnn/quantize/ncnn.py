@@ -229,7 +229,10 @@ QUANTIZER = Quantizer(
     runtime="ncnn",
     write=_write,
     needs=("torch", "pnnx", "ncnn"),
-    extra="train",
+    extra="export-ncnn",
+    worth=lambda int8, plain, tuning: not_slower(
+        fp32_file(plain), int8, tuning.calibration[0], tuning.threads, tuning.machine
+    ),
     notes={
         **NOTES,
         "weights": "int8, per output channel",

@@ -84,7 +84,8 @@ def _widened(histogram: Histogram, low: float, high: float) -> Histogram:
     step = (histogram.high - histogram.low) / BINS
     middles = histogram.low + (np.arange(BINS) + 0.5) * step
     bins = np.clip(((middles - low) * (BINS / max(high - low, 1e-12))).astype(np.int64), 0, BINS - 1)
-    return Histogram(np.bincount(bins, weights=histogram.counts, minlength=BINS), low, high)
+    counts = np.bincount(bins, weights=histogram.counts, minlength=BINS).astype(np.float64)
+    return Histogram(counts, low, high)
 
 
 def save_histograms(histograms: dict[str, Histogram], path: Path) -> None:

@@ -85,7 +85,9 @@ def executed_report(
         "int8_layers": int8,
         "float_layers": len(layers) - int8,
         "mac_shares": {precision: count / total for precision, count in sorted(macs.items())} if total else {},
-        "layers": [{"name": one.name, "kind": one.kind, "precision": one.precision, "macs": one.macs} for one in layers],
+        "layers": [
+            {"name": one.name, "kind": one.kind, "precision": one.precision, "macs": one.macs} for one in layers
+        ],
         "remarks": list(remarks),
         **details,
     }

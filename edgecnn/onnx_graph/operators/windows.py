@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
-from edgecnn.adopt.builder import Builder, Op, Value
-from edgecnn.adopt.operators.inputs import Inputs, constant_of, data_of, integers_of, optional_of
+from edgecnn.onnx_graph.builder import Builder, Op, Value
+from edgecnn.onnx_graph.operators.inputs import Inputs, constant_of, data_of, integers_of, optional_of
 
 
 def padding_of(

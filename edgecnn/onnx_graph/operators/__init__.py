@@ -7,8 +7,8 @@ import operator
 import torch
 import torch.nn.functional as F
 
-from edgecnn.adopt.operators import elementwise, layers, shapes, windows
-from edgecnn.adopt.operators.inputs import Operator
+from edgecnn.onnx_graph.operators import elementwise, layers, shapes, windows
+from edgecnn.onnx_graph.operators.inputs import Operator
 
 __all__ = ["OPERATORS"]
 

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgecnn.adopt.builder import Builder, Op, Value
-from edgecnn.adopt.operators.inputs import Inputs, constant_of, data_of, optional_of
-from edgecnn.adopt.operators.windows import padded, padding_of, pair_of
+from edgecnn.onnx_graph.builder import Builder, Op, Value
+from edgecnn.onnx_graph.operators.inputs import Inputs, constant_of, data_of, optional_of
+from edgecnn.onnx_graph.operators.windows import padded, padding_of, pair_of
 
 
 def convolution(build: Builder, op: Op, inputs: Inputs) -> Value:

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgecnn.adopt.builder import Builder, Op, Value
-from edgecnn.adopt.operators.inputs import Inputs, Operator, constant_of, data_of, integers_of, optional_of
+from edgecnn.onnx_graph.builder import Builder, Op, Value
+from edgecnn.onnx_graph.operators.inputs import Inputs, Operator, constant_of, data_of, integers_of, optional_of
 
 
 def elementwise(function: Callable[..., Tensor]) -> Operator:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from torch import Tensor
 
-from edgecnn.adopt.builder import Builder, Op, Value
+from edgecnn.onnx_graph.builder import Builder, Op, Value
 
 Inputs: TypeAlias = Sequence[Value | None]
 Operator: TypeAlias = Callable[[Builder, Op, Inputs], Value | list[Value]]

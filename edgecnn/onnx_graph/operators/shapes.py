@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgecnn.adopt.builder import HELD, MERGES, Builder, Op, Value
-from edgecnn.adopt.operators.inputs import Inputs, constant_of, data_of, integers_of, optional_of
+from edgecnn.onnx_graph.builder import HELD, MERGES, Builder, Op, Value
+from edgecnn.onnx_graph.operators.inputs import Inputs, constant_of, data_of, integers_of, optional_of
 
 
 def reshaped(build: Builder, op: Op, value: Value, shape: Sequence[int]) -> Value:

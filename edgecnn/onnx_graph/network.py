@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from edgecnn.adopt.builder import Builder, Op, Value
-from edgecnn.adopt.onnx_file import Input, input_of, opset_of, output_of, read_model
-from edgecnn.adopt.operators import OPERATORS
 from edgecnn.errors import UserError, first_line
+from edgecnn.onnx_graph.builder import Builder, Op, Value
+from edgecnn.onnx_graph.onnx_file import Input, input_of, opset_of, output_of, read_model
+from edgecnn.onnx_graph.operators import OPERATORS
 
 _SOFTMAX = (F.softmax, F.log_softmax)
 _MOVES = (torch.flatten, torch.reshape)
