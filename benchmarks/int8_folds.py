@@ -80,9 +80,7 @@ def train(shared: Path, work: Path, set_name: str, model: str, size: int, only: 
             )
 
 
-def export(
-    shared: Path, work: Path, set_name: str, model: str, target: str, only: Sequence[int]
-) -> Iterator[dict[str, Any]]:
+def export(work: Path, set_name: str, model: str, target: str, only: Sequence[int]) -> Iterator[dict[str, Any]]:
     """One row a fold and variant."""
     for fold in only:
         run = work / f"{set_name}-{model}-{fold}"

@@ -90,6 +90,8 @@ TOOLS = (
     "simplejpeg",
 )
 _BATCH = 32
+_TRAINING_IMAGES = 512
+"""For training with rounding."""
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """The system's refusals that no variant is to blame for."""
 
@@ -273,9 +275,12 @@ def _tuning(
     # Without a validation split (weights taken as they are), rungs are judged on train images outside the calibration.
     calibrating = set(calibration)
     judged = data.val or tuple(item for item in data.train if item not in calibrating) or tuple(calibration)
+    # Its first images are the calibration's.
+    training = calibration_items(data, max(_TRAINING_IMAGES, len(calibration))) if data.val else tuple(calibration)
+    images = prepare_files([item.path for item in training], spec)
     validation = prepare_files([item.path for item in judged], spec)
     return TuningSet(
-        calibration=prepare_files([item.path for item in calibration], spec),
+        calibration=images[: len(calibration)],
         validation=validation,
         validation_labels=np.array([item.label for item in judged], np.int64),
         validation_logits=_eager(deployed, validation),
@@ -283,6 +288,7 @@ def _tuning(
         threads=target.threads,
         agreement=target.int8_agreement,
         minutes=target.int8_minutes,
+        training=images,
         machine=target.machine,
     )
 

@@ -78,7 +78,7 @@ def small_bundle(folder: Path) -> Bundle:
                 check=CHECK,
             ),
         ),
-        golden=(Golden(file="golden/000.png", label="good", logits=(0.1, 0.9)),),
+        golden=(Golden(file="golden/000.png", label="good", logits=(0.1, 0.9), pixels_sha256="0" * 64),),
         provenance=Provenance(
             created="2026-11-20T00:00:00+00:00",
             model="net",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KEPT_IN_FLOAT = (1, 3, 6)
 """So many of the most sensitive layers."""
+_TRAINED = "trained with rounding"
 _LEAST_GAIN = 0.2
 """dB: an equalised network whose simulated logits gain less is not tried."""
 
@@ -52,10 +53,21 @@ def quantize(name: str, networks: Networks, out: Path, say: Say = lambda text: N
     )
     if quantizer.worth is not None:
         notes |= quantizer.worth(folder / files[0], networks.plain, networks.tuning)
+    if notes["rung"] == _TRAINED:
+        notes["training"] = networks.training
     out.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copyfile(folder / file, out / file)
-    return Converted(files, {**quantizer.notes, **notes, "observers_sqnr_db": networks.observers})
+    return Converted(
+        files,
+        {
+            **quantizer.notes,
+            **notes,
+            "observers_sqnr_db": networks.observers,
+            "observer": networks.observer,
+            "observers_of_single_tensors": networks.exceptions,
+        },
+    )
 
 
 def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
@@ -65,20 +77,19 @@ def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
         return Rung(attempt.name, partial(quantizer.write, attempt, networks.tuning))
 
     observer = networks.observer
+    several = f"{observer} and {len(networks.exceptions)} by others" if networks.exceptions else observer
     start = networks.plain
-    yield rung(Attempt(f"per channel, {observer}", start, observer))
+    yield rung(networks.attempt(f"per channel, {several}", start))
     equalised = networks.equalised
     if equalised and networks.simulated_sqnr(equalised, observer) >= networks.observers[observer] + _LEAST_GAIN:
         start = equalised
-        yield rung(Attempt(f"equalised, {observer}", start, observer))
+        yield rung(networks.attempt("equalised", start))
     start = networks.corrected(start)
-    yield rung(Attempt(f"bias corrected, {observer}", start, observer))
+    yield rung(networks.attempt("bias corrected", start))
     for name, write in quantizer.own.items():
-        yield Rung(name, partial(write, Attempt(name, networks.plain, observer), networks.tuning))
-    ranked = [layer for layer, _ in networks.sensitive]
+        yield Rung(name, partial(write, networks.attempt(name, networks.plain), networks.tuning))
     for count in KEPT_IN_FLOAT:
-        kept = networks.layers_like(start, ranked[:count])
+        kept = tuple(layer for layer, _ in networks.sensitive(start)[:count])
         names = ", ".join(layer.name for layer in kept)
-        yield rung(Attempt(f"bias corrected, {observer}, {count} in float ({names})", start, observer, kept))
-    trained, _ = networks.trained(start)
-    yield rung(Attempt(f"trained with rounding, {observer}", trained, observer))
+        yield rung(networks.attempt(f"bias corrected, {count} in float ({names})", start, kept))
+    yield rung(networks.attempt(_TRAINED, networks.trained(start)))

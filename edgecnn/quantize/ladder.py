@@ -17,6 +17,7 @@ from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Source
 from edgecnn.imaging import Images
 from edgecnn.quantize.network import WeightedLayer
+from edgecnn.quantize.observe import OBSERVERS, Histogram, Observer, Range, exception_for
 from edgecnn.runtimes import open_file
 
 Say = Callable[[str], None]
@@ -39,6 +40,8 @@ class TuningSet:
     """Least share of decisions equal to fp32's that the target wants."""
     minutes: float = 3.0
     """After which an engine's ladder begins no further rung."""
+    training: Images | None = None
+    """From the train split too, for the rung that trains; the calibration images where there are no others."""
     machine: str = ""
     """The target's processor architecture, as `platform.machine()` has it."""
 
@@ -55,6 +58,16 @@ class Attempt:
     """In `edgecnn.quantize.observe.OBSERVERS`: from the values of a tensor to the range that int8 covers."""
     in_float: tuple[WeightedLayer, ...] = ()
     """Layers that stay in float."""
+    exceptions: tuple[tuple[Histogram, str], ...] = ()
+    """Tensors, known by their values (engines name them otherwise), that another observer is for."""
+
+    def observer_of(self, histogram: Histogram) -> Observer:
+        """The observer for an engine's tensor."""
+        return OBSERVERS[exception_for(histogram, self.exceptions) or self.observer]
+
+    def observed(self, histogram: Histogram) -> Range:
+        """The range that int8 covers of an engine's tensor."""
+        return self.observer_of(histogram)(histogram)
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class Quantizer:
     own: Mapping[str, Callable[[Attempt, TuningSet, Path], tuple[str, ...]]] = field(default_factory=dict)
     """Further rungs of this engine alone, by name: a tool of its own. Tried after the bias correction."""
     worth: Callable[[Path, Source, TuningSet], Mapping[str, Any]] | None = None
-    """(file of the taken rung, the network as trained, tuning set) to notes; UserError where INT8 is not worth having."""
+    """(file of the taken rung, network as trained, tuning set) to notes; UserError where INT8 is not worth having."""
 
 
 @dataclass(frozen=True)

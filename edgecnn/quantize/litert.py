@@ -20,7 +20,7 @@ from edgecnn.formats.litert import write as convert_module
 from edgecnn.imaging import Pixels
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.network import WeightedLayer, clone, find_weights
-from edgecnn.quantize.observe import OBSERVERS, Range, Tensors, observed_once
+from edgecnn.quantize.observe import Range, Tensors, observed_once
 from edgecnn.tflite_file import Operation, describe, hushed, inputs_and_outputs, operations, save, take_uint8
 
 _PIXELS: Range = (0.0, 255.0)
@@ -75,8 +75,7 @@ def write(attempt: Attempt, tuning: TuningSet, out: Path, hard_swish: HardSwish 
     stored = operations(floating)
     cache = attempt.source.work / f"litert-{hard_swish}-histograms.npz"
     histograms = observed_once(cache, lambda: _all_tensors(floating, tuning.threads), tuning.calibration)
-    observer = OBSERVERS[attempt.observer]
-    ranges = {name: observer(histogram) for name, histogram in histograms.items()}
+    ranges = {name: attempt.observed(histogram) for name, histogram in histograms.items()}
     ranges |= _kept_whole(floating, stored, {name: (one.low, one.high) for name, one in histograms.items()})
     in_float = scopes_of(stored, attempt.in_float)
     _quantize(floating, _statistics(stored, ranges), in_float, hard_swish, path)

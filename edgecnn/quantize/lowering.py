@@ -19,7 +19,7 @@ from torch.fx import Graph, GraphModule, Interpreter, Node
 from edgecnn.imaging import Pixels
 from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.network import clone, parameter, weighted_nodes
-from edgecnn.quantize.observe import OBSERVERS, Range, Tensors, observed_once
+from edgecnn.quantize.observe import Range, Tensors, observed_once
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def rewrite(
 
     Averages over the image are float in every dialect: 8 bits would coarsen them.
     """
-    work = Rewriting(without_mutation(clone(graph)), Graph(), dialect, ranges, in_float, levels)
+    work = Rewriting(without_batch_size(clone(graph)), Graph(), dialect, ranges, in_float, levels)
     weighted = {node.name for node in weighted_nodes(work.old)}
     for node in work.old.graph.nodes:
         if node in work.done:
@@ -131,8 +131,7 @@ def ranges_of(attempt: Attempt, tuning: TuningSet) -> dict[str, Range]:
         lambda: _all_tensors(attempt.source.module, tuning.threads),
         tuning.calibration,
     )
-    observer = OBSERVERS[attempt.observer]
-    return {name: observer(histogram) for name, histogram in histograms.items()}
+    return {name: attempt.observed(histogram) for name, histogram in histograms.items()}
 
 
 def quantized_weight(work: Rewriting, node: Node) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -160,28 +159,19 @@ def clipped_after(node: Node) -> Node | None:
 
 
 def operation(node: Node) -> str:
-    """An ATen operation's name, the same whether it works in place or not; any other's as Python prints it."""
+    """An ATen operation's name without `.default`; any other's as Python prints it."""
     if not isinstance(node.target, torch._ops.OpOverload):
         return str(node.target)
     name, _, overload = str(node.target).rpartition(".")
-    name = name.removesuffix("_")
     return name if overload == "default" else f"{name}.{overload}"
 
 
-def without_mutation(graph: GraphModule) -> GraphModule:
-    """Ready to be copied in parts.
-
-    An operation in place changes its argument for those after it as well: they are made to read its result. A batch
-    size that is read from a shape would be kept as a number: in a view's shape it may be −1.
-    """
-    passed: set[Node] = set()
-    for node in list(graph.graph.nodes):
-        passed.add(node)
+def without_batch_size(graph: GraphModule) -> GraphModule:
+    """A batch size that a view's shape reads from a tensor's would be kept as a number: it becomes −1, in place."""
+    for node in graph.graph.nodes:
         if operation(node) in ("aten.view", "aten.reshape"):
             shape = [-1 if isinstance(size, Node) else size for size in node.args[1]]
             node.args = (node.args[0], shape) if shape.count(-1) == 1 else node.args
-        elif node.op == "call_function" and str(node.target).rsplit(".", 1)[0].endswith("_"):
-            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user: user not in passed)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
@@ -214,8 +204,7 @@ def _all_tensors(graph: GraphModule, threads: int) -> Callable[[Pixels], Tensors
         def run_node(self, n: Node) -> Any:
             value = super().run_node(n)
             if n.op == "call_function" and isinstance(value, Tensor) and value.dtype == torch.float32:
-                # A copy: the next operation may work in place.
-                seen[n.name] = np.array(value.detach().numpy(), copy=True)
+                seen[n.name] = value.numpy()
             return value
 
     torch.set_num_threads(threads)

@@ -30,7 +30,7 @@ from edgecnn.imaging import Images, Pixels
 from edgecnn.ncnn_files import INT8_TAG, QUANTISABLE, Block, Layer, Network, load, save
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.network import WeightedLayer, find_weights
-from edgecnn.quantize.observe import BINS, OBSERVERS, Histogram, Observer, Tensors, observed_once
+from edgecnn.quantize.observe import BINS, Histogram, Observer, Tensors, observed_once
 from edgecnn.runtimes import open_file
 from edgecnn.runtimes.ncnn import open_net, tensors
 
@@ -85,7 +85,12 @@ def kept_in_float(network: Network, layers: tuple[WeightedLayer, ...]) -> set[in
 
 
 def layer_scales(
-    network: Network, fp32: Path, cache: Path, observer: Observer, images: Images, threads: int
+    network: Network,
+    fp32: Path,
+    cache: Path,
+    observer_of: Callable[[Histogram], Observer],
+    images: Images,
+    threads: int,
 ) -> dict[str, float]:
     """The scale of every blob that a layer which can be int8 reads or writes, from what ncnn's own fp32 graph gives."""
     names = [name for index in quantisable(network) for name in _edges(network.layers[index])]
@@ -95,7 +100,7 @@ def layer_scales(
         return lambda image: tensors(net, layers, image, names)
 
     histograms = observed_once(cache, run, images)
-    return {name: symmetric_scale(histogram, observer) for name, histogram in histograms.items()}
+    return {name: symmetric_scale(histogram, observer_of(histogram)) for name, histogram in histograms.items()}
 
 
 def symmetric_scale(histogram: Histogram, observer: Observer) -> float:
@@ -220,7 +225,7 @@ def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
     if not layers:
         raise UserError("ncnn-int8: no layer is left to quantise (depthwise and grouped convolutions stay in float)")
     cache = attempt.source.work / "ncnn-histograms.npz"
-    scales = layer_scales(network, fp32, cache, OBSERVERS[attempt.observer], tuning.calibration, tuning.threads)
+    scales = layer_scales(network, fp32, cache, attempt.observer_of, tuning.calibration, tuning.threads)
     save(int8_network(network, scales, layers), out / MAIN)
     return FILES
 

@@ -57,6 +57,7 @@ def flatten(module: nn.Module, height: int, width: int) -> GraphModule:
     for node in list(graph.graph.nodes):
         if str(node.target) == _NORM:
             _fold(graph, node)
+    _out_of_place(graph)
     graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     graph.recompile()
@@ -143,6 +144,17 @@ def find_weights(layers: Sequence[WeightedLayer], weights: Mapping[str, NDArray[
                     taken.add(key)
                     break
     return found
+
+
+def _out_of_place(graph: GraphModule) -> None:
+    """Operations that change their argument give a new tensor instead, which those after them read."""
+    passed: set[Node] = set()
+    for node in graph.graph.nodes:
+        passed.add(node)
+        name, _, overload = str(node.target).rpartition(".")
+        if node.op == "call_function" and name.startswith("aten.") and name.endswith("_"):
+            node.args[0].replace_all_uses_with(node, delete_user_cb=lambda user: user not in passed)
+            node.target = getattr(getattr(torch.ops.aten, name.removeprefix("aten.").removesuffix("_")), overload)
 
 
 def _fold(graph: GraphModule, norm: Node) -> None:

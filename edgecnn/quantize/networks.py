@@ -13,15 +13,24 @@ from numpy.typing import NDArray
 from torch.fx import GraphModule
 
 from edgecnn.formats import Source
-from edgecnn.quantize.ladder import TuningSet
+from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.network import WeightedLayer, flatten, layers_of
-from edgecnn.quantize.observe import OBSERVERS, Histogram, Range
+from edgecnn.quantize.observe import FOR_ALL, OBSERVERS, Histogram, Range
 from edgecnn.quantize.repair import correct_bias, equalise, train_with_rounding
-from edgecnn.quantize.simulate import histograms_of, logits_of, run_simulated, sensitivities, simulated, sqnr
+from edgecnn.quantize.simulate import (
+    better_observers,
+    histograms_of,
+    logits_of,
+    run_simulated,
+    sensitivities,
+    simulated,
+    sqnr,
+)
 
 _HELD_IN = 48
 """Calibration images that simulations run on."""
-_RANKED_ON = 8
+_RANKED_ON, _OF_PIXELS = 16, 160 * 160
+"""Images that single tensors and layers are judged on; half as many where they have more pixels than that."""
 _SAME = 1e-3
 """Largest logit error, relative to their scale, of a network that shall answer the same in float."""
 
@@ -34,7 +43,9 @@ class Networks:
         self.tuning = tuning
         self._histograms: dict[str, Mapping[str, Histogram]] = {}
         self._made: dict[str, Source | None] = {}
-        self._qat: dict[str, Mapping[str, Any]] = {}
+        self._sensitive: dict[str, list[tuple[WeightedLayer, float]]] = {}
+        self.training: Mapping[str, Any] | None = None
+        """The record of quantisation-aware training, once there was any."""
 
     def with_io(self, io: Literal["uint8", "int8"]) -> Networks:
         """The same networks for a file that takes other pixels."""
@@ -61,13 +72,24 @@ class Networks:
     @cached_property
     def observers(self) -> dict[str, float]:
         """Each observer's SQNR (dB) of the logits of `held_in`, simulated on the plain network, best first."""
-        found = {name: self.simulated_sqnr(self.plain, name) for name in OBSERVERS}
+        found = {name: self.simulated_sqnr(self.plain, name) for name in FOR_ALL}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     @cached_property
     def observer(self) -> str:
         """The best one."""
         return next(iter(self.observers))
+
+    @cached_property
+    def exceptions(self) -> dict[str, str]:
+        """Nodes of the noisiest tensors to the observer that is better for them than `observer`."""
+        return better_observers(self.plain.module, self._observed(self.plain), self.observer, self._ranked_on)
+
+    def attempt(self, name: str, start: Source, in_float: tuple[WeightedLayer, ...] = ()) -> Attempt:
+        """One way to quantise `start`, with the chosen observers."""
+        seen = self._observed(start)
+        exceptions = tuple((seen[node], observer) for node, observer in self.exceptions.items())
+        return Attempt(name, start, self.observer, in_float, exceptions)
 
     def simulated_sqnr(self, start: Source, observer: str) -> float:
         """SQNR (dB) of the logits of `held_in` against the trained network's, INT8 simulated."""
@@ -90,37 +112,47 @@ class Networks:
             self._made[name] = self._source(name, correct_bias(start.module, self.held_in))
         return _there(self._made[name])
 
-    def trained(self, start: Source) -> tuple[Source, Mapping[str, Any]]:
-        """`start` after short quantisation-aware training, and the record of it."""
+    def trained(self, start: Source) -> Source:
+        """`start` after short quantisation-aware training."""
         name = f"{start.work.name}-trained"
         if name not in self._made:
-            ranges = self._ranges(start, self.observer)
-            module, record = train_with_rounding(start.module, self.plain.module, ranges, self.tuning.calibration)
-            self._qat[name] = record
+            ranges, images = self._chosen_ranges(start), self.tuning.calibration
+            images = images if self.tuning.training is None else self.tuning.training
+            module, record = train_with_rounding(start.module, self.plain.module, ranges, images)
+            self.training = record
             self._made[name] = self._source(name, module)
-        return _there(self._made[name]), self._qat[name]
+        return _there(self._made[name])
 
-    @cached_property
-    def sensitive(self) -> list[tuple[WeightedLayer, float]]:
-        """Layers with the SQNR (dB) of the logits when that layer alone is rounded, worst first."""
-        ranges = self._ranges(self.plain, self.observer)
-        layers = {layer.node: layer for layer in layers_of(self.plain.module)}
-        found = sensitivities(self.plain.module, ranges, self.held_in[:_RANKED_ON])
-        return [(layers[node], value) for node, value in found.items()]
-
-    def layers_like(self, start: Source, wanted: list[WeightedLayer]) -> tuple[WeightedLayer, ...]:
-        """The same layers with the weights that they have in `start`."""
-        names = {layer.name for layer in wanted}
-        return tuple(layer for layer in layers_of(start.module) if layer.name in names)
+    def sensitive(self, start: Source) -> list[tuple[WeightedLayer, float]]:
+        """Layers of `start` with the SQNR (dB) of the logits when that layer alone is rounded, worst first."""
+        name = start.work.name
+        if name not in self._sensitive:
+            layers = {layer.node: layer for layer in layers_of(start.module)}
+            found = sensitivities(start.module, self._chosen_ranges(start), self._ranked_on)
+            self._sensitive[name] = [(layers[node], value) for node, value in found.items()]
+        return self._sensitive[name]
 
     @cached_property
     def _float_logits(self) -> NDArray[np.float32]:
         return np.asarray(logits_of(self.plain.module, self.held_in).numpy())
 
-    def _ranges(self, start: Source, observer: str) -> dict[str, Range]:
+    @property
+    def _ranked_on(self) -> NDArray[np.uint8]:
+        few = self.source.height * self.source.width > _OF_PIXELS
+        return self.held_in[: _RANKED_ON // 2 if few else _RANKED_ON]
+
+    def _observed(self, start: Source) -> Mapping[str, Histogram]:
+        """Of all calibration images, as the engines observe them."""
         if start.work.name not in self._histograms:
-            self._histograms[start.work.name] = histograms_of(start.module, self.held_in)
-        return {name: OBSERVERS[observer](one) for name, one in self._histograms[start.work.name].items()}
+            self._histograms[start.work.name] = histograms_of(start.module, self.tuning.calibration)
+        return self._histograms[start.work.name]
+
+    def _ranges(self, start: Source, observer: str) -> dict[str, Range]:
+        return {name: OBSERVERS[observer](one) for name, one in self._observed(start).items()}
+
+    def _chosen_ranges(self, start: Source) -> dict[str, Range]:
+        seen = self._observed(start)
+        return {name: OBSERVERS[self.exceptions.get(name, self.observer)](one) for name, one in seen.items()}
 
     def _source(self, name: str, module: GraphModule) -> Source:
         work = self.source.work / name

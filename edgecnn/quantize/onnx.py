@@ -12,7 +12,7 @@ from edgecnn.formats.onnx import NOTES, fp32_file
 from edgecnn.imaging import Pixels
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.network import WeightedLayer, find_weights
-from edgecnn.quantize.observe import OBSERVERS, Tensors, observed_once
+from edgecnn.quantize.observe import Tensors, observed_once
 
 MAIN = "model.onnx"
 
@@ -33,9 +33,8 @@ def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
     histograms = observed_once(
         attempt.source.work / "onnx-histograms.npz", lambda: _all_tensors(fp32, tuning.threads), tuning.calibration
     )
-    observer = OBSERVERS[attempt.observer]
     ranges = {
-        name: TensorData(**dict(zip(("lowest", "highest"), map(np.float32, observer(histogram)), strict=True)))
+        name: TensorData(**dict(zip(("lowest", "highest"), map(np.float32, attempt.observed(histogram)), strict=True)))
         for name, histogram in histograms.items()
     }
     cache = path.with_suffix(".ranges.json")

@@ -6,7 +6,7 @@ Each takes a flat network (see `edgecnn.quantize.network`) and gives a new one; 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,11 @@ _LEAST_SCALE = 1 / 16
 _MARGIN = 1.25
 """Room above the largest calibration value where ReLU6 would clip a stretched channel."""
 _CORRECTION_IMAGES = 32
-STEPS, BATCH, LR = 48, 16, 1e-5
+STEPS, BATCH = 48, 16
 """Of quantisation-aware training: about a minute for MobileNetV2 at 224 pixels on two cores."""
+LR = 0.005
+"""In int8 steps of a channel's weights, which differ by orders of magnitude: a weight moves less than a quarter of one.
+More (0.02) lost 4 dB on a fine-tuned MobileNetV2 where this gains 1."""
 
 
 @dataclass(frozen=True)
@@ -107,25 +110,52 @@ def train_with_rounding(
     scale = float(wanted.std())
     graph = clone(graph)
     trained = _trainable(graph)
-    optimiser = torch.optim.Adam(trained, lr=LR)
+    optimiser = _AdamInSteps(trained)
     generator = torch.Generator().manual_seed(seed)
     stepper = _rounding_with_gradient(graph, ranges)
     losses = []
     for step in range(STEPS):
-        for group in optimiser.param_groups:
-            group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / STEPS))
         chosen = torch.randperm(len(images), generator=generator)[:BATCH]
         logits = stepper.run(torch.from_numpy(images[chosen.numpy()]))
         loss = F.mse_loss(logits / scale, wanted[chosen] / scale)
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimiser.step(torch.autograd.grad(loss, trained), LR * 0.5 * (1 + math.cos(math.pi * step / STEPS)))
         losses.append(loss.item())
     for tensor in trained:
         tensor.requires_grad_(False)
     tenth = max(1, STEPS // 6)
     record = {"steps": STEPS, "batch": BATCH, "lr": LR, "images": len(images)}
     return graph, {**record, "first_loss": sum(losses[:tenth]) / tenth, "last_loss": sum(losses[-tenth:]) / tenth}
+
+
+class _AdamInSteps:
+    """Adam (Kingma and Ba, ICLR 2015) for what each value is in int8 steps of its own channel."""
+
+    def __init__(self, values: list[nn.Parameter]) -> None:
+        self._values = values
+        self._units = [_int8_step(value.detach()) for value in values]
+        self._mean = [torch.zeros_like(value) for value in values]
+        self._square = [torch.zeros_like(value) for value in values]
+        self._count = 0
+
+    def step(self, gradients: Sequence[Tensor], rate: float) -> None:
+        """Move every value against its gradient; `rate` in int8 steps."""
+        self._count += 1
+        with torch.no_grad():
+            for value, unit, mean, square, gradient in zip(
+                self._values, self._units, self._mean, self._square, gradients, strict=True
+            ):
+                scaled = gradient * unit
+                mean.lerp_(scaled, 0.1)
+                square.lerp_(scaled.square(), 0.01)
+                expected = square / (1 - 0.99**self._count)
+                value.sub_(rate * unit * (mean / (1 - 0.9**self._count)) / (expected.sqrt() + 1e-12))
+
+
+def _int8_step(value: Tensor) -> Tensor:
+    """Of a weight's channels; a bias has none of its own and takes its mean size as the range."""
+    if value.dim() == 1:
+        return value.abs().mean() / 127
+    return value.abs().amax(dim=tuple(range(1, value.dim())), keepdim=True) / 127
 
 
 def _pairs(graph: GraphModule) -> list[_Pair]:

@@ -15,10 +15,14 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from edgecnn.imaging import Images
 from edgecnn.quantize.network import WEIGHTED, parameter, weighted_nodes
-from edgecnn.quantize.observe import Histogram, Range, observe
+from edgecnn.quantize.observe import OBSERVERS, Histogram, Range, observe
 
 _ACTIVATIONS = ("relu", "hardtanh", "hardswish", "silu", "gelu", "sigmoid", "hardsigmoid", "clamp", "leaky_relu")
 _BATCH = 16
+_NOISIEST = 16
+"""Tensors of a network: the others add little."""
+_LEAST_GAIN = 0.5
+"""dB."""
 
 Change = Callable[[Node, Tensor], Tensor]
 """(node, its output) to the output that the following nodes see."""
@@ -124,14 +128,94 @@ def sqnr(reference: Any, got: Any) -> float:
     return float(10 * np.log10(max(float(np.square(reference).sum()), 1e-30) / max(noise, 1e-30)))
 
 
+class Resumed:
+    """A float network that goes on from one of its tensors: logits when that tensor is another than it was.
+
+    Only what follows the tensor is computed. Keeps the tensors in `names`, and what else is read later, of a batch.
+    """
+
+    def __init__(self, graph: GraphModule, names: Collection[str], images: Images) -> None:
+        self._graph, self._images = graph, torch.from_numpy(images)
+        nodes = list(graph.graph.nodes)
+        computed = [node for node in nodes if node.op in ("placeholder", "call_function")]
+        ranks = {node: rank for rank, node in enumerate(nodes)}
+        last_read = {node: max((ranks[user] for user in node.users), default=-1) for node in computed}
+        self._needed = {
+            node.name: (
+                node,
+                {one: None for one in computed if ranks[one] < ranks[node]},
+                [one for one in computed if ranks[one] < ranks[node] < last_read[one]],
+            )
+            for node in computed
+            if node.name in names
+        }
+        kept = {one for node, _, needed in self._needed.values() for one in (node, *needed)}
+        self._values: dict[Node, Any] = {}
+
+        class Keeper(Interpreter):
+            def run_node(keeper, n: Node) -> Any:  # noqa: N805
+                value = super().run_node(n)
+                if n in kept:
+                    self._values[n] = value
+                return value
+
+        with torch.inference_mode():
+            self.logits: Tensor = Keeper(graph).run(self._images)
+        """(n, classes) of the network as it is."""
+
+    def value(self, name: str) -> Tensor:
+        """What that tensor was."""
+        found: Tensor = self._values[self._needed[name][0]]
+        return found
+
+    def run(self, name: str, value: Tensor, change: Change | None = None) -> Tensor:
+        """Logits (n, classes) with `value` in that tensor's place; `change` may replace what comes after."""
+        node, before, needed = self._needed[name]
+        env = {**before, **{one: self._values[one] for one in needed}, node: value}
+        stepper = Interpreter(self._graph) if change is None else Stepper(self._graph, change)
+        with torch.inference_mode():
+            logits: Tensor = stepper.run(self._images, initial_env=env)
+        return logits
+
+
 def sensitivities(graph: GraphModule, ranges: Mapping[str, Range], images: Images) -> dict[str, float]:
     """Each weighted layer's node name to the SQNR (dB) of the logits when that layer alone is rounded, worst first."""
-    reference = logits_of(graph, images).numpy()
-    found = {
-        node.name: sqnr(reference, run_simulated(simulated(graph, ranges, {node.name}), images).numpy())
-        for node in weighted_nodes(graph)
-    }
+    layers = weighted_nodes(graph)
+    ends = {node.name: [str(end) for end in node.args[:2]] for node in layers}
+    resumed = Resumed(graph, {source for source, _ in ends.values()}, images)
+    found = {}
+    for name, (source, weight) in ends.items():
+        value = resumed.value(source)
+        value = round_activation(value, ranges[source]) if source in ranges else value
+
+        def change(node: Node, output: Tensor, weight: str = weight) -> Tensor:
+            return round_weight(output) if node.name == weight else output
+
+        logits = resumed.run(source, value, change)
+        found[name] = sqnr(resumed.logits, logits)
     return dict(sorted(found.items(), key=lambda item: item[1]))
+
+
+def better_observers(
+    graph: GraphModule, histograms: Mapping[str, Histogram], observer: str, images: Images
+) -> dict[str, str]:
+    """Node names of the noisiest rounded tensors to the observer that, for that tensor alone, leaves the logits least
+    noise; those for which it is `observer`, within half a decibel, are left out.
+    """
+    resumed = Resumed(graph, histograms.keys(), images)
+
+    def alone(node: str, name: str) -> float:
+        rounded = round_activation(resumed.value(node), OBSERVERS[name](histograms[node]))
+        return sqnr(resumed.logits, resumed.run(node, rounded))
+
+    before = {node: alone(node, observer) for node in histograms}
+    found = {}
+    for node in sorted(before, key=before.__getitem__)[:_NOISIEST]:
+        after = {name: alone(node, name) for name in OBSERVERS if name != observer}
+        best = max(after, key=after.__getitem__)
+        if after[best] > before[node] + _LEAST_GAIN:
+            found[node] = best
+    return found
 
 
 def float_means(graph: GraphModule, images: Images) -> dict[str, Tensor]:
