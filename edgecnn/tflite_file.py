@@ -116,6 +116,22 @@ def describe(path: Path, described: Mapping[str, str]) -> None:
     _save(model, path)
 
 
+def replace_constants(path: Path, values: Mapping[str, NDArray[Any]], out: Path) -> None:
+    """Write the file with other values in these tensors, of the same shape and type."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = _load(path)
+    for tensor in model.subgraphs[0].tensors:
+        new = values.get(_text(tensor.name))
+        if new is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.ascontiguousarray(new, _NUMPY[tensor.type]).tobytes(), np.uint8)
+            tensor.buffer = len(model.buffers)
+            model.buffers.append(buffer)
+    _drop_unused_buffers(model)
+    _save(model, out)
+
+
 def save(content: bytes, path: Path) -> None:
     """Write a model that ai-edge-quantizer made, with its data inside, as every interpreter reads it."""
     path.write_bytes(content)
@@ -206,6 +222,15 @@ class _Aligned:
         schema.BufferStart(builder)
         schema.BufferAddData(builder, vector)
         return schema.BufferEnd(builder)
+
+
+def _drop_unused_buffers(model: Any) -> None:
+    """Empty what no tensor and no metadata reads; the first one is empty by the format's rule."""
+    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
+    used |= {entry.buffer for entry in model.metadata or []}
+    for index, buffer in enumerate(model.buffers):
+        if index not in used:
+            buffer.data = None
 
 
 def _load(path: Path) -> Any:

@@ -37,6 +37,16 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     return lines[0]
 
 
+DEVICE_SIDE = [
+    *(f"edgecnn.{name}" for name in ("artifact", "bench", "blame", "cli", "data", "doctor", "evaluate", "imaging")),
+    *(f"edgecnn.{name}" for name in ("metadata", "parity", "profiles", "rehearse", "require", "runtimes")),
+]
+HEAVY = {
+    *("torch", "torchvision", "timm", "nncf", "onnx", "fvcore"),
+    *("onnxruntime", "openvino", "ai_edge_litert", "ncnn", "executorch", "tensorrt", "cv2"),
+}
+
+
 @pytest.fixture
 def parts(tmp_path: Path) -> Path:
     for name, first in (("crack", 0), ("good", 50)):
@@ -47,9 +57,16 @@ def parts(tmp_path: Path) -> Path:
 
 
 def test_the_device_side_never_loads_torch() -> None:
-    modules = "edgecnn, edgecnn.cli, edgecnn.bench, edgecnn.parity, edgecnn.data, edgecnn.doctor, edgecnn.imaging"
-    heavy = "{'torch', 'torchvision', 'timm', 'nncf', 'onnx', 'fvcore'}"
-    code = f"import sys, {modules}; found = {heavy} & set(sys.modules); assert not found, found"
+    """Neither a package of it, nor a file of it for an engine, before that engine is asked for."""
+    code = f"""
+import importlib, pkgutil, sys
+for name in {DEVICE_SIDE}:
+    package = importlib.import_module(name)
+    for module in pkgutil.walk_packages(getattr(package, "__path__", ()), name + "."):
+        importlib.import_module(module.name)
+found = {HEAVY} & set(sys.modules)
+assert not found, found
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -156,7 +173,8 @@ def test_a_wrong_weights_file(
     [
         (("bench", "nowhere"), "no bundle.json there"),
         (("verify", "nowhere", "--data", "."), "no bundle.json there"),
-        (("export", "nowhere", "--out", "bundle"), "no checkpoint.json there"),
+        (("export", "nowhere", "--out", "bundle"), "nowhere: no such file or folder (expected a run folder"),
+        (("export", ".", "--out", "bundle"), "no checkpoint.json there"),
         (("finetune", "nowhere", "--out", "x"), "no such folder"),
         (("report", "nowhere", "--runs", "x.jsonl", "--out", "y"), "nowhere"),
         (("bench", "nowhere", "--budget", "quick"), "such as 30ms@p99"),

@@ -240,6 +240,7 @@ def test_pooling_to_one_pixel_is_one_operation(tmp_path: Path) -> None:
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 def test_mobilenet_v2_has_its_macs(shared: Path, tmp_path: Path) -> None:
     from edgecnn.artifact import Preprocess
     from edgecnn.models import Deployed, build

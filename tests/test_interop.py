@@ -21,10 +21,10 @@ from edgecnn.artifact import Preprocess
 from edgecnn.data import Dataset
 from edgecnn.formats import Source
 from edgecnn.metadata import Described, describe, read_onnx, read_tflite
-from edgecnn.models import Deployed, build, load_module
+from edgecnn.models import Deployed, build, head_of, load_module
 from tests.conftest import picture
 
-SIDE, NAMES = 64, ("good", "scratch", "dent")
+MODEL, SIDE, NAMES = "edgecnn:resnet_small_32", 64, ("good", "scratch", "dent")
 SPEC = Preprocess(height=SIDE, width=SIDE, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 
 _LOAD = "import sys, json, numpy as np\nimages = np.load(sys.argv[2])\n"
@@ -66,9 +66,9 @@ ENGINES = {"onnx": "onnxruntime", "openvino": "openvino", "litert": "ai_edge_lit
 @pytest.fixture(scope="module")
 def module() -> Any:
     torch.manual_seed(0)
-    built = build("edgecnn_mobilenetv2_035", len(NAMES))
+    built = build(MODEL, len(NAMES), "none", size=SIDE)
     with torch.no_grad():  # a new head is almost flat
-        torch.nn.init.normal_(built.module.get_classifier().weight, std=0.5)
+        torch.nn.init.normal_(head_of(built.module)[1].weight, std=0.5)
     return Deployed(built.module, SPEC)
 
 
@@ -96,7 +96,7 @@ def written(module: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
             pytest.skip(f"{ENGINES[name]} is not installed")
         if name not in made:
             out = tmp_path_factory.mktemp(name)
-            source = Source(module, SIDE, SIDE, work, describe(NAMES, SPEC, "edgecnn_mobilenetv2_035"))
+            source = Source(module, SIDE, SIDE, work, describe(NAMES, SPEC, MODEL))
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the converters' own
                 made[name] = out / formats.convert(name, source, "fp32", out).files[0]
@@ -133,7 +133,7 @@ def test_openvinos_own_benchmark_runs_the_file(written: Any, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("name", "read"), [("onnx", read_onnx), ("litert", read_tflite)])
 def test_the_file_says_its_classes_and_preprocessing(name: str, read: Any, written: Any) -> None:
-    assert read(written(name)) == Described("edgecnn_mobilenetv2_035", NAMES, SPEC)
+    assert read(written(name)) == Described(MODEL, NAMES, SPEC)
 
 
 def test_our_own_onnx_file_can_be_taken_in_again(
@@ -152,7 +152,7 @@ def test_our_own_onnx_file_can_be_taken_in_again(
 
 @pytest.mark.shared
 @pytest.mark.parametrize("exporter", ["dynamo", "legacy"])
-@pytest.mark.parametrize("name", ["squeezenet1_1", "mobilenet_v2"])
+@pytest.mark.parametrize("name", ["squeezenet1_1", pytest.param("mobilenet_v2", marks=pytest.mark.slow)])
 def test_what_torch_exports_by_itself_is_taken_in(name: str, exporter: str, shared: Path, tmp_path: Path) -> None:
     """Plain torch.onnx.export of ImageNet weights, batch 1, NCHW: taken in, and converted, as the network itself."""
     import safetensors.torch

@@ -411,6 +411,7 @@ class TestTfliteRuntime:
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None:
     """MobileNetV2 on ImageNet images: fp32 to 1e-4 of the logits' scale, int8 on nine of ten images as fp32."""
     from edgecnn.imaging import prepare

@@ -136,7 +136,7 @@ def test_networks_choose_the_observer_with_the_least_simulated_noise(tmp_path: P
     values = list(networks.observers.values())
     assert values == sorted(values, reverse=True)
     assert networks.observer == next(iter(networks.observers))
-    ranked = networks.sensitive(networks.corrected(networks.plain))
+    ranked = networks.sensitive(networks.corrected(networks.plain), networks.plain)
     assert [value for _, value in ranked] == sorted(value for _, value in ranked)
 
 

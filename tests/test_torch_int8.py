@@ -276,6 +276,7 @@ def test_the_file_carries_what_the_runtime_must_know(attempt: Attempt, module: D
 
 
 @pytest.mark.shared
+@pytest.mark.slow
 def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None:
     """MobileNetV2 on ImageNet images: all in int8, and the same decision as fp32 on at least 85 of 100."""
     from edgecnn.imaging import prepare

@@ -28,6 +28,8 @@ class Source:
     """What formats with room for metadata carry: classes and preprocessing, as text. See `edgecnn.metadata`."""
     io: Literal["uint8", "int8"] = "uint8"
     """Of the pixels that a full-integer LiteRT file takes; int8 is the pixel minus 128. Other formats take uint8."""
+    twin: Source | None = None
+    """The same graph with other weights: what was converted from it may be taken, with these weights put in."""
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,7 @@ def quantize(name: str, networks: Networks, out: Path, say: Say = lambda text: N
 
 def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
     """The ladder of an engine, from cheap to dear; each network is made when its rung is reached."""
+    from edgecnn.quantize.network import layers_of
 
     def rung(attempt: Attempt) -> Rung:
         return Rung(attempt.name, partial(quantizer.write, attempt, networks.tuning))
@@ -84,12 +85,16 @@ def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
     if equalised and networks.simulated_sqnr(equalised, observer) >= networks.observers[observer] + _LEAST_GAIN:
         start = equalised
         yield rung(networks.attempt("equalised", start))
-    start = networks.corrected(start)
-    yield rung(networks.attempt("bias corrected", start))
+    never = {layer.node for layer in layers_of(start.module) if quantizer.always_float(layer)}
+    corrected = networks.corrected(start, never)
+    yield rung(networks.attempt("bias corrected", corrected, start))
     for name, write in quantizer.own.items():
         yield Rung(name, partial(write, networks.attempt(name, networks.plain), networks.tuning))
+    ranked = [layer for layer, _ in networks.sensitive(corrected, start) if layer.node not in never]
     for count in KEPT_IN_FLOAT:
-        kept = tuple(layer for layer, _ in networks.sensitive(start)[:count])
-        names = ", ".join(layer.name for layer in kept)
-        yield rung(networks.attempt(f"bias corrected, {count} in float ({names})", start, kept))
-    yield rung(networks.attempt(_TRAINED, networks.trained(start)))
+        names = ", ".join(layer.name for layer in ranked[:count])
+        kept = {layer.node for layer in ranked[:count]}
+        begin = networks.corrected(start, never | kept)
+        layers = tuple(layer for layer in layers_of(begin.module) if layer.node in kept)
+        yield rung(networks.attempt(f"bias corrected, {count} in float ({names})", begin, start, layers))
+    yield rung(networks.attempt(_TRAINED, networks.trained(corrected, start), start))

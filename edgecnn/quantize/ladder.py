@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,15 @@ class Attempt:
     exceptions: tuple[tuple[Histogram, str], ...] = ()
     """Tensors, known by their values (engines name them otherwise), that another observer is for."""
 
+    start: Source | None = None
+    """The network that `source` was corrected or trained from, so that its int8 answers come near the start's float
+    ones: its tensors are observed in that."""
+
+    @property
+    def observed_in(self) -> Source:
+        """The network whose float tensors are observed."""
+        return self.start or self.source
+
     def observer_of(self, histogram: Histogram) -> Observer:
         """The observer for an engine's tensor."""
         return OBSERVERS[exception_for(histogram, self.exceptions) or self.observer]
@@ -83,6 +93,8 @@ class Quantizer:
     extra: str
     notes: Mapping[str, Any] = field(default_factory=dict)
     """For the record."""
+    always_float: Callable[[WeightedLayer], bool] = lambda layer: False
+    """Layers that the engine's int8 never has."""
     own: Mapping[str, Callable[[Attempt, TuningSet, Path], tuple[str, ...]]] = field(default_factory=dict)
     """Further rungs of this engine alone, by name: a tool of its own. Tried after the bias correction."""
     worth: Callable[[Path, Source, TuningSet], Mapping[str, Any]] | None = None
@@ -106,6 +118,9 @@ class Tried:
     loss_points: float
     """Of top-1 against fp32."""
     agreement: float
+    """Share of decisions equal to fp32's."""
+    expected_agreement: float
+    """The same as the noise between the two highest logits and fp32's margins let expect: less a matter of chance."""
     logit_error: float
     """Root mean square, relative to the logit scale."""
     largest_class_share: float
@@ -123,7 +138,7 @@ def climb(
 
     Taken is the first that is good: it loses at most half the target's limit with half the disagreement that the target
     allows (other images will be judged on), and has not collapsed. Else, when the rungs or the time end, the one with
-    the highest agreement (then the smallest logit error). A rung that the engine refuses is passed over.
+    the highest expected agreement. A rung that the engine refuses is passed over.
     """
     started, tried, refused = time.monotonic(), [], []
     made: list[tuple[Path, tuple[str, ...]]] = []
@@ -141,7 +156,8 @@ def climb(
         tried.append(row)
         made.append((folder, files))
         say(
-            f"  {row.rung}: validation loss {row.loss_points:+.1f} points, agreement {row.agreement:.1%}, "
+            f"  {row.rung}: validation loss {row.loss_points:+.1f} points, agreement {row.agreement:.1%} "
+            f"(expected {row.expected_agreement:.1%}), "
             f"{row.latency_ms:.1f} ms here ({row.seconds:.0f} s)"
         )
         if _good(row, tuning):
@@ -152,7 +168,9 @@ def climb(
     if not made:
         raise UserError(f"int8: no rung could be written: {'; '.join(refused)}")
     good = [index for index, row in enumerate(tried) if _good(row, tuning)]
-    best = good[0] if good else min(range(len(tried)), key=lambda i: (-tried[i].agreement, tried[i].logit_error))
+    best = (
+        good[0] if good else min(range(len(tried)), key=lambda i: (-tried[i].expected_agreement, tried[i].logit_error))
+    )
     notes = {
         "rung": tried[best].rung,
         "rungs_tried_on_validation": [asdict(row) for row in tried],
@@ -168,8 +186,9 @@ def _good(row: Tried, tuning: TuningSet) -> bool:
     labels = np.bincount(tuning.validation_labels)
     collapsed = row.largest_class_share > max(0.9, labels.max() / labels.sum() + 0.2)
     return (
-        row.agreement >= 1 - (1 - tuning.agreement) / 2
-        and row.loss_points <= tuning.accuracy_loss_limit / 2
+        row.agreement >= tuning.agreement
+        and row.expected_agreement >= 1 - (1 - tuning.agreement) / 4
+        and row.loss_points <= tuning.accuracy_loss_limit
         and not collapsed
     )
 
@@ -194,8 +213,21 @@ def _judge(rung: str, path: Path, runtime: str, tuning: TuningSet, began: float)
         rung=rung,
         loss_points=float(loss),
         agreement=float(np.mean(decisions == expected)),
+        expected_agreement=_expected_agreement(reference, logits),
         logit_error=error if np.isfinite(error) else 1e9,
         largest_class_share=float(shares.max()),
         latency_ms=1000 * float(np.median(times)),
         seconds=round(time.monotonic() - began, 1),
     )
+
+
+def _expected_agreement(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:
+    """Share of the images whose margin between fp32's two highest logits outlasts normal noise of the measured size."""
+    rows = np.arange(len(reference))
+    first, second = np.argsort(-reference, axis=1)[:, :2].T
+    margins = reference[rows, first] - reference[rows, second]
+    noise = float(np.sqrt(np.mean((logits[rows, first] - logits[rows, second] - margins) ** 2)))
+    if not np.isfinite(noise):
+        return 0.0
+    normal = NormalDist(0, max(noise, 1e-12))
+    return float(np.mean([normal.cdf(float(margin)) for margin in margins]))

@@ -19,9 +19,18 @@ from edgecnn.formats.litert import MAIN, NOTES, channels_last
 from edgecnn.formats.litert import write as convert_module
 from edgecnn.imaging import Pixels
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
-from edgecnn.quantize.network import WeightedLayer, clone, find_weights
+from edgecnn.quantize.network import WeightedLayer, clone, find_weights, new_weights
 from edgecnn.quantize.observe import Range, Tensors, observed_once
-from edgecnn.tflite_file import Operation, describe, hushed, inputs_and_outputs, operations, save, take_uint8
+from edgecnn.tflite_file import (
+    Operation,
+    describe,
+    hushed,
+    inputs_and_outputs,
+    operations,
+    replace_constants,
+    save,
+    take_uint8,
+)
 
 _PIXELS: Range = (0.0, 255.0)
 HardSwish = Literal["rewritten", "float", "int8"]
@@ -36,12 +45,45 @@ def float_file(source: Source, hard_swish: HardSwish = HARD_SWISH) -> Path:
     import torch
 
     path = source.work / f"litert-{hard_swish}.tflite"
-    if not path.exists():
+    if not path.exists() and not _reweighted(source, hard_swish, path):
         graph = clone(source.module)
         if hard_swish == "rewritten":
             without_hard_swish(graph)
         convert_module(channels_last(graph), torch.zeros((1, source.height, source.width, 3)), path)
     return path
+
+
+def _reweighted(source: Source, hard_swish: HardSwish, path: Path) -> bool:
+    """The twin's float file with these weights, a second's work instead of ten; False where it is not that easy."""
+    weights = source.twin and new_weights(source.twin.module, source.module)
+    if source.twin is None or not weights:
+        return False
+    twin = float_file(source.twin, hard_swish)
+    layers = {one.outputs[0].name: one for one in operations(twin) if one.weight and one.weight.values is not None}
+    stored = {name: one.weight.values for name, one in layers.items() if one.weight and one.weight.values is not None}
+    found = find_weights([one.layer for one in weights], stored)
+    values: dict[str, NDArray[np.float32]] = {}
+    for one in weights:
+        layer = layers.get(found.get(one.layer.name, ""))
+        bias = layer.inputs[2] if layer and layer.kind != "TRANSPOSE_CONV" and len(layer.inputs) > 2 else None
+        if layer is None or layer.weight is None or bias is None or bias.values is None:
+            return False
+        ends = [_laid_out(layer.kind, weight) for weight in (one.old[0], one.new[0])]
+        if not np.array_equal(ends[0], stored[found[one.layer.name]]) or not np.array_equal(one.old[1], bias.values):
+            return False
+        values |= {layer.weight.name: ends[1], bias.name: one.new[1]}
+    # A constant of two layers cannot become two.
+    if len(values) != 2 * len(weights):
+        return False
+    replace_constants(twin, values, path)
+    return True
+
+
+def _laid_out(kind: str, weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """torch's weight as TFLite has it: channels last, depthwise (1, height, width, channels)."""
+    if weight.ndim == 2:
+        return weight
+    return weight.transpose((1, 2, 3, 0) if kind == "DEPTHWISE_CONV_2D" else (0, 2, 3, 1))
 
 
 def without_hard_swish(graph: Any) -> Any:
@@ -73,8 +115,12 @@ def write(attempt: Attempt, tuning: TuningSet, out: Path, hard_swish: HardSwish 
     """Write an attempt as a full-integer file. UserError where a layer could not be made int8."""
     path, floating = out / MAIN, float_file(attempt.source, hard_swish)
     stored = operations(floating)
-    cache = attempt.source.work / f"litert-{hard_swish}-histograms.npz"
-    histograms = observed_once(cache, lambda: _all_tensors(floating, tuning.threads), tuning.calibration)
+    observed = attempt.observed_in
+    histograms = observed_once(
+        observed.work / f"litert-{hard_swish}-histograms.npz",
+        lambda: _all_tensors(float_file(observed, hard_swish), tuning.threads),
+        tuning.calibration,
+    )
     ranges = {name: attempt.observed(histogram) for name, histogram in histograms.items()}
     ranges |= _kept_whole(floating, stored, {name: (one.low, one.high) for name, one in histograms.items()})
     in_float = scopes_of(stored, attempt.in_float)

@@ -127,8 +127,8 @@ def rewrite(
 def ranges_of(attempt: Attempt, tuning: TuningSet) -> dict[str, Range]:
     """Name of each node of the flat graph to the range that int8 shall cover, as the attempt's observer sees it."""
     histograms = observed_once(
-        attempt.source.work / "torch-histograms.npz",
-        lambda: _all_tensors(attempt.source.module, tuning.threads),
+        attempt.observed_in.work / "torch-histograms.npz",
+        lambda: _all_tensors(attempt.observed_in.module, tuning.threads),
         tuning.calibration,
     )
     return {name: attempt.observed(histogram) for name, histogram in histograms.items()}

@@ -25,11 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.errors import UserError
+from edgecnn.formats import Source
 from edgecnn.formats.ncnn import FILES, MAIN, NOTES, fp32_file
 from edgecnn.imaging import Images, Pixels
 from edgecnn.ncnn_files import INT8_TAG, QUANTISABLE, Block, Layer, Network, load, save
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
-from edgecnn.quantize.network import WeightedLayer, find_weights
+from edgecnn.quantize.network import WeightedLayer, find_weights, new_weights
 from edgecnn.quantize.observe import BINS, Histogram, Observer, Tensors, observed_once
 from edgecnn.runtimes import open_file
 from edgecnn.runtimes.ncnn import open_net, tensors
@@ -40,6 +41,37 @@ _NO_WINOGRAD = 1 << 6
 """A layer's bit of parameter 31: not to use Winograd kernels."""
 _WINOGRAD_GAIN = 576
 """F(4×4, 3×3) in integers: results are this many times too large before the last step, in int32 that may wrap."""
+
+
+def float_file(source: Source) -> Path:
+    """The float file that int8 is made from, converted once per network; from its twin's where that is enough."""
+    path = source.work / "reweighted.param"
+    if not path.exists():
+        network = _reweighted(source)
+        if network is None:
+            return fp32_file(source)
+        save(network, path)
+    return path
+
+
+def _reweighted(source: Source) -> Network | None:
+    new = source.twin and new_weights(source.twin.module, source.module)
+    if source.twin is None or not new:
+        return None
+    network = load(fp32_file(source.twin))
+    stored = {str(index): values for index, values in quantisable(network).items()}
+    found = find_weights([one.layer for one in new], stored)
+    weights = list(network.weights)
+    for one in new:
+        index = int(found.get(one.layer.name, -1))
+        blocks = weights[index]
+        same = index >= 0 and len(blocks) == 2 and np.array_equal(blocks[0].values.ravel(), one.old[0].ravel())
+        if not same or not np.array_equal(blocks[1].values.ravel(), one.old[1]):
+            return None
+        weights[index] = tuple(
+            replace(block, values=value.ravel()) for block, value in zip(blocks, one.new, strict=True)
+        )
+    return Network(network.layers, tuple(weights))
 
 
 def int8_network(
@@ -219,13 +251,14 @@ def _edges(layer: Layer) -> tuple[str, str]:
 
 
 def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
-    fp32 = fp32_file(attempt.source)
+    fp32 = float_file(attempt.source)
     network = load(fp32)
     layers = quantisable(network).keys() - grouped(network) - kept_in_float(network, attempt.in_float)
     if not layers:
         raise UserError("ncnn-int8: no layer is left to quantise (depthwise and grouped convolutions stay in float)")
-    cache = attempt.source.work / "ncnn-histograms.npz"
-    scales = layer_scales(network, fp32, cache, attempt.observer_of, tuning.calibration, tuning.threads)
+    cache = attempt.observed_in.work / "ncnn-histograms.npz"
+    observed = float_file(attempt.observed_in)
+    scales = layer_scales(network, observed, cache, attempt.observer_of, tuning.calibration, tuning.threads)
     save(int8_network(network, scales, layers), out / MAIN)
     return FILES
 
@@ -235,6 +268,7 @@ QUANTIZER = Quantizer(
     write=_write,
     needs=("torch", "pnnx", "ncnn"),
     extra="export-ncnn",
+    always_float=lambda layer: layer.weight.ndim == 4 and layer.weight.shape[1] == 1,
     worth=lambda int8, plain, tuning: not_slower(
         fp32_file(plain), int8, tuning.calibration[0], tuning.threads, tuning.machine
     ),

@@ -82,6 +82,35 @@ def layers_of(graph: GraphModule) -> list[WeightedLayer]:
     return found
 
 
+@dataclass(frozen=True)
+class NewWeights:
+    """What a layer has in a network and in its twin, (weight, bias) as torch lays them out."""
+
+    layer: WeightedLayer
+    """Of the twin."""
+    old: tuple[NDArray[np.float32], NDArray[np.float32]]
+    new: tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def new_weights(twin: GraphModule, graph: GraphModule) -> list[NewWeights] | None:
+    """Every layer of `graph`, with what it has in `twin`; None where one of them has no bias."""
+    pairs = [[_weight_and_bias(one, node) for node in weighted_nodes(one)] for one in (twin, graph)]
+    found = []
+    for layer, old, new in zip(layers_of(twin), *pairs, strict=True):
+        if old is None or new is None:
+            return None
+        found.append(NewWeights(layer, old, new))
+    return found
+
+
+def _weight_and_bias(graph: GraphModule, node: Node) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    bias = node.args[2] if len(node.args) > 2 else None
+    if not isinstance(bias, Node):
+        return None
+    weight, shift = (parameter(graph, one).detach().numpy().astype(np.float32) for one in (node.args[1], bias))
+    return weight, shift
+
+
 def weighted_nodes(graph: GraphModule) -> list[Node]:
     """Nodes of convolutions and linear layers with constant weights, in the order of execution."""
     return [

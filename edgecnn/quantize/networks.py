@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -42,7 +42,7 @@ class Networks:
         self.source = source
         self.tuning = tuning
         self._histograms: dict[str, Mapping[str, Histogram]] = {}
-        self._made: dict[str, Source | None] = {}
+        self._made: dict[tuple[str, tuple[str, ...]], Source] = {}
         self._sensitive: dict[str, list[tuple[WeightedLayer, float]]] = {}
         self.training: Mapping[str, Any] | None = None
         """The record of quantisation-aware training, once there was any."""
@@ -53,7 +53,7 @@ class Networks:
             return self
         other = copy.copy(self)
         other.source = replace(self.source, io=io)
-        other._made = {name: source and replace(source, io=io) for name, source in self._made.items()}
+        other._made = {key: replace(source, io=io) for key, source in self._made.items()}
         for name in ("plain", "equalised"):
             if (source := self.__dict__.get(name)) is not None:
                 other.__dict__[name] = replace(source, io=io)
@@ -85,11 +85,13 @@ class Networks:
         """Nodes of the noisiest tensors to the observer that is better for them than `observer`."""
         return better_observers(self.plain.module, self._observed(self.plain), self.observer, self._ranked_on)
 
-    def attempt(self, name: str, start: Source, in_float: tuple[WeightedLayer, ...] = ()) -> Attempt:
-        """One way to quantise `start`, with the chosen observers."""
-        seen = self._observed(start)
+    def attempt(
+        self, name: str, source: Source, start: Source | None = None, in_float: tuple[WeightedLayer, ...] = ()
+    ) -> Attempt:
+        """One way to quantise `source`, which was made from `start`, with the chosen observers."""
+        seen = self._observed(start or source)
         exceptions = tuple((seen[node], observer) for node, observer in self.exceptions.items())
-        return Attempt(name, start, self.observer, in_float, exceptions)
+        return Attempt(name, source, self.observer, in_float, exceptions, start)
 
     def simulated_sqnr(self, start: Source, observer: str) -> float:
         """SQNR (dB) of the logits of `held_in` against the trained network's, INT8 simulated."""
@@ -105,30 +107,33 @@ class Networks:
         error = np.abs(logits_of(module, self.held_in).numpy() - self._float_logits).max() / self._float_logits.std()
         return self._source("equalised", module) if error <= _SAME else None
 
-    def corrected(self, start: Source) -> Source:
-        """`start` with its biases corrected for rounded weights."""
-        name = f"{start.work.name}-corrected"
-        if name not in self._made:
-            self._made[name] = self._source(name, correct_bias(start.module, self.held_in))
-        return _there(self._made[name])
+    def corrected(self, start: Source, in_float: Collection[str] = ()) -> Source:
+        """`start` with its biases corrected for rounded weights; `in_float` are nodes whose weights are not rounded."""
+        key = f"{start.work.name}-corrected", tuple(sorted(in_float))
+        if key not in self._made:
+            name = f"{key[0]}-{len(self._made)}"
+            self._made[key] = self._source(name, correct_bias(start.module, self.held_in, in_float))
+        return self._made[key]
 
-    def trained(self, start: Source) -> Source:
-        """`start` after short quantisation-aware training."""
-        name = f"{start.work.name}-trained"
-        if name not in self._made:
+    def trained(self, source: Source, start: Source) -> Source:
+        """`source`, which was made from `start`, after short quantisation-aware training."""
+        key = f"{source.work.name}-trained", ()
+        if key not in self._made:
             ranges, images = self._chosen_ranges(start), self.tuning.calibration
             images = images if self.tuning.training is None else self.tuning.training
-            module, record = train_with_rounding(start.module, self.plain.module, ranges, images)
+            module, record = train_with_rounding(source.module, self.plain.module, ranges, images)
             self.training = record
-            self._made[name] = self._source(name, module)
-        return _there(self._made[name])
+            self._made[key] = self._source(key[0], module)
+        return self._made[key]
 
-    def sensitive(self, start: Source) -> list[tuple[WeightedLayer, float]]:
-        """Layers of `start` with the SQNR (dB) of the logits when that layer alone is rounded, worst first."""
-        name = start.work.name
+    def sensitive(self, source: Source, start: Source) -> list[tuple[WeightedLayer, float]]:
+        """Layers of `source`, which was made from `start`, with the SQNR (dB) of the logits when that layer alone is
+        rounded, worst first.
+        """
+        name = source.work.name
         if name not in self._sensitive:
-            layers = {layer.node: layer for layer in layers_of(start.module)}
-            found = sensitivities(start.module, self._chosen_ranges(start), self._ranked_on)
+            layers = {layer.node: layer for layer in layers_of(source.module)}
+            found = sensitivities(source.module, self._chosen_ranges(start), self._ranked_on)
             self._sensitive[name] = [(layers[node], value) for node, value in found.items()]
         return self._sensitive[name]
 
@@ -157,9 +162,4 @@ class Networks:
     def _source(self, name: str, module: GraphModule) -> Source:
         work = self.source.work / name
         work.mkdir(exist_ok=True)
-        return replace(self.source, module=module, work=work)
-
-
-def _there(source: Source | None) -> Source:
-    assert source is not None
-    return source
+        return replace(self.source, module=module, work=work, twin=None if name == "flat" else self.plain)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecnn.formats import Source
 from edgecnn.formats.onnx import NOTES, fp32_file
 from edgecnn.imaging import Pixels
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
-from edgecnn.quantize.network import WeightedLayer, find_weights
+from edgecnn.quantize.network import WeightedLayer, find_weights, new_weights
 from edgecnn.quantize.observe import Tensors, observed_once
 
 MAIN = "model.onnx"
@@ -29,9 +30,12 @@ def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
         save_tensors_data,
     )
 
-    fp32 = fp32_file(attempt.source)
+    fp32 = float_file(attempt.source)
+    observed = attempt.observed_in
     histograms = observed_once(
-        attempt.source.work / "onnx-histograms.npz", lambda: _all_tensors(fp32, tuning.threads), tuning.calibration
+        observed.work / "onnx-histograms.npz",
+        lambda: _all_tensors(float_file(observed), tuning.threads),
+        tuning.calibration,
     )
     ranges = {
         name: TensorData(**dict(zip(("lowest", "highest"), map(np.float32, attempt.observed(histogram)), strict=True)))
@@ -57,6 +61,42 @@ def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
         logging.disable(logging.NOTSET)
         cache.unlink(missing_ok=True)
     _describe(path, attempt.source.described)
+
+
+def float_file(source: Source) -> Path:
+    """The float file that int8 is made from, converted once per network; from its twin's where that is enough."""
+    path = source.work / "reweighted.onnx"
+    return path if path.exists() or _reweighted(source, path) else fp32_file(source)
+
+
+def _reweighted(source: Source, path: Path) -> bool:
+    import onnx
+
+    weights = source.twin and new_weights(source.twin.module, source.module)
+    if source.twin is None or not weights:
+        return False
+    model = onnx.load(fp32_file(source.twin))
+    stored = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
+    users = {node.input[1]: node for node in model.graph.node if len(node.input) > 2 and node.input[1] in stored}
+    found = find_weights([one.layer for one in weights], {key: stored[key] for key in users})
+    for one in weights:
+        key = found.get(one.layer.name)
+        if key is None or users[key].input[2] not in stored or not np.array_equal(stored[key], one.old[0]):
+            return False
+        if not np.array_equal(stored[users[key].input[2]], one.old[1]):
+            return False
+        # New constants: equal ones of several layers may be one.
+        for position, value in enumerate(one.new, start=1):
+            name = f"{users[key].name}_{position}"
+            model.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+            users[key].input[position] = name
+    read = {name for node in model.graph.node for name in node.input}
+    for tensor in [tensor for tensor in model.graph.initializer if tensor.name not in read]:
+        model.graph.initializer.remove(tensor)
+    unfinished = path.with_suffix(".part")
+    onnx.save(model, unfinished)
+    unfinished.rename(path)
+    return True
 
 
 def nodes_of(fp32: Path, layers: tuple[WeightedLayer, ...]) -> list[str]:

@@ -6,7 +6,7 @@ Each takes a flat network (see `edgecnn.quantize.network`) and gives a new one; 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +71,10 @@ def equalise(graph: GraphModule, images: Images) -> GraphModule | None:
     return graph
 
 
-def correct_bias(graph: GraphModule, images: Images) -> GraphModule:
+def correct_bias(graph: GraphModule, images: Images, in_float: Collection[str] = ()) -> GraphModule:
     """Shift each layer's bias by the mean error that rounded weights leave in its channels, layer after layer.
+
+    Weights of the nodes in `in_float` are not rounded: what is kept in float must not be corrected for rounding.
 
     After Nagel et al. 2019 (empirical bias correction). Activations are not rounded for it: what a clipped range takes
     away is not a constant, and correcting it by one lost 2 dB of the logits where this gains 2 (MobileNetV2).
@@ -81,7 +83,7 @@ def correct_bias(graph: GraphModule, images: Images) -> GraphModule:
     images = images[:_CORRECTION_IMAGES]
     means = float_means(graph, images)
     biases = {node.name: bias_of(graph, node) for node in weighted_nodes(graph)}
-    rounded = {node.args[1].name for node in weighted_nodes(graph)}  # type: ignore[union-attr]
+    rounded = {str(node.args[1]) for node in weighted_nodes(graph) if node.name not in in_float}
 
     def change(node: Node, output: Tensor) -> Tensor:
         if node.name in rounded:

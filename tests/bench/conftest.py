@@ -21,11 +21,13 @@ from edgecnn.artifact import (
     Preprocess,
     Provenance,
     inventory,
+    sha256_of,
     write_bundle,
 )
 from edgecnn.bench.host import Fingerprint, State
 from edgecnn.bench.measure import Plan, Samples, Stages
 from edgecnn.bench.records import BenchImage, Run, Subject
+from edgecnn.imaging import prepare
 
 CLASSES = ("good", "scratch", "hole")
 SIDE = 8
@@ -237,8 +239,15 @@ def _tiny_bundle(folder: Path) -> Bundle:
 
     logits = [tuple(3.0 if i == j else 0.6 for j in range(3)) for i in range(3)]
     files = sorted(path.relative_to(folder).as_posix() for path in (folder / "golden").iterdir())
+    spec = Preprocess(height=SIDE, width=SIDE)
     golden = tuple(
-        Golden(file=file, label=Path(file).stem, logits=logits[CLASSES.index(Path(file).stem)]) for file in files
+        Golden(
+            file=file,
+            label=Path(file).stem,
+            logits=logits[CLASSES.index(Path(file).stem)],
+            pixels_sha256=sha256_of(prepare((folder / file).read_bytes(), spec).tobytes()),
+        )
+        for file in files
     )
     return Bundle(
         name="tiny",
@@ -250,7 +259,7 @@ def _tiny_bundle(folder: Path) -> Bundle:
         fp32_tolerance=1e-4,
         classes=CLASSES,
         good_class="good",
-        preprocess=Preprocess(height=SIDE, width=SIDE),
+        preprocess=spec,
         cost=Cost(params=9, macs=9),
         artifacts=(tiny_artifact(folder),),
         golden=golden,

@@ -131,7 +131,12 @@ def _bundle(folder: Path, classes: Sequence[str], artifacts: tuple[Artifact, ...
             within=True,
         ),
         golden=tuple(
-            Golden(file=f"golden/{label:03d}.jpg", label=name, logits=tuple(map(float, reference.logits[label])))
+            Golden(
+                file=f"golden/{label:03d}.jpg",
+                label=name,
+                logits=tuple(map(float, reference.logits[label])),
+                pixels_sha256="0" * 64,
+            )
             for label, name in enumerate(classes)
         ),
         choice=Choice(variant="onnx-int8", reason="the fastest within the accuracy-loss limit"),
