@@ -104,7 +104,7 @@ def kinds(session: Any) -> list[str]:
     return [node.kind() for node in session._module.inlined_graph.nodes()]
 
 
-def test_every_layer_runs_in_int8_and_the_network_answers_as_before(
+def test_every_layer_but_the_classifier_runs_in_int8_and_the_network_answers_as_before(
     attempt: Attempt, module: Deployed, tmp_path: Path
 ) -> None:
     session = opened(attempt, module, tmp_path / "out")
@@ -114,7 +114,7 @@ def test_every_layer_runs_in_int8_and_the_network_answers_as_before(
     assert np.array_equal(np.concatenate([session.run(image[None]) for image in batch]), together)
     found = kinds(session)
     floating = {"aten::conv2d", "aten::linear", "aten::relu", "aten::hardtanh", "aten::add", "aten::mul", "aten::cat"}
-    assert not floating & set(found)
+    assert floating & set(found) == {"aten::linear"}  # in 8 bits, logits would tie
     assert {"quantized::conv2d_relu", "quantized::hardswish", "quantized::cat", "quantized::mul"} <= set(found)
 
 
@@ -128,9 +128,11 @@ def test_what_was_executed_is_named_and_counted(attempt: Attempt, module: Deploy
         "left": 4 * 4 * pixels,
         "head": 16 * CLASSES,
     }
-    assert report["mac_shares"] == {"int8": 1.0}
-    assert report["int8_layers"] == 5
-    assert report["remarks"] == []
+    assert [layer["name"] for layer in report["layers"] if layer["precision"] == "fp32"] == ["head"]
+    assert report["mac_shares"]["int8"] > 0.999
+    assert report["int8_layers"] == 4
+    (remark,) = report["remarks"]
+    assert "kept in float by the file: head" in remark
     assert report["quantize_ops"] > 0
 
 
@@ -227,7 +229,7 @@ class TestOtherProcessors:
         session = opened(attempt, module, tmp_path / "out")
         assert session._facts["activation_levels"] == 128
         assert error(session.run(images(4, 200)), eager(module, images(4, 200))) < 0.25
-        assert session.executed()["remarks"] == []
+        assert not any("saturate" in remark for remark in session.executed()["remarks"])
 
     def test_a_file_for_vnni_says_so_elsewhere(
         self, attempt: Attempt, module: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -236,24 +238,19 @@ class TestOtherProcessors:
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
         session = opened(attempt, module, tmp_path / "out")
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-        assert "may saturate" in session.executed()["remarks"][0]
+        assert any("may saturate" in remark for remark in session.executed()["remarks"])
         monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-        assert "written for x86_64 and runs on aarch64" in session.executed()["remarks"][0]
+        assert any("written for x86_64 and runs on aarch64" in remark for remark in session.executed()["remarks"])
 
-    def test_an_engine_that_lacks_an_operation_is_named(
-        self, attempt: Attempt, module: Deployed, tmp_path: Path
-    ) -> None:
+    def test_another_engine_of_torchs_answers_alike(self, attempt: Attempt, module: Deployed, tmp_path: Path) -> None:
         engine = torch.backends.quantized.engine
-        if engine not in ("x86", "fbgemm") or "qnnpack" not in torch.backends.quantized.supported_engines:
+        if "qnnpack" not in torch.backends.quantized.supported_engines:
             pytest.skip("this torch has no second engine for int8")
         opened(attempt, module, tmp_path / "out")
         torch.backends.quantized.engine = "qnnpack"
         try:
-            with pytest.raises(UserError, match="here torch quantises with qnnpack"):
-                open_file(tmp_path / "out" / torchscript.MAIN, "pytorch", "int8", 1)
-            (tmp_path / "other").mkdir()
-            session = opened(attempt, module, tmp_path / "second")  # for this engine, with logits in 8 bits
-            assert "quantized::linear" in kinds(session)
+            session = open_file(tmp_path / "out" / torchscript.MAIN, "pytorch", "int8", 1)
+            assert error(session.run(images(4, 200)), eager(module, images(4, 200))) < 0.25
         finally:
             torch.backends.quantized.engine = engine
 

@@ -1,7 +1,7 @@
 """TorchScript int8: the flat network with torch's own quantized operations in it, traced and frozen.
 
 torch.ao's quantisation is deprecated and torchao's pt2e leaves a graph that TorchScript would run in float. The
-quantized:: operations under the former (FBGEMM and oneDNN on x86-64) are part of torch, so that they are put into the
+quantized:: operations under the former (oneDNN on x86-64) are part of torch, so that they are put into the
 graph here: weights int8 per output channel, symmetric; activations uint8 per tensor.
 """
 
@@ -32,7 +32,7 @@ from edgecnn.quantize.lowering import (
     rewrite,
 )
 from edgecnn.quantize.network import layers_of
-from edgecnn.runtimes.pytorch import FACTS, quiet
+from edgecnn.runtimes.pytorch import FACTS, exact_int8, quiet
 
 MAIN = "model.pt"
 NOTES = {"exporter": "torch quantized:: operations, torch.jit.trace, freeze", "weights": "int8 per channel, symmetric"}
@@ -50,7 +50,7 @@ def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
         "activation_levels": levels + 1,
     }
     ranges = ranges_of(attempt, tuning)
-    with warnings.catch_warnings(), quiet(), torch.inference_mode():
+    with warnings.catch_warnings(), quiet(), exact_int8(), torch.inference_mode():
         # torch.jit and quantized tensors are deprecated as a whole; they stay a format that people deploy.
         warnings.simplefilter("ignore")
         try:
@@ -83,13 +83,10 @@ def _layer(work: Rewriting, node: Node) -> bool:
     linear = operation(node) == "aten.linear"
     source = node.args[0]
     assert isinstance(source, Node)
-    packed = work.read(f"{node.name}_packed", _packed(work, node))
     packets = torch.ops.quantized
-    if linear and _has_float_output() and all(user.op == "output" for user in node.users):
-        given = work.scale_of(source)
-        call = packets.linear_with_input_q_dq_qweight_dq_output_fp32.default
-        work.floats[node] = work.call(node, call, work.float_of(source), given.scale, given.zero, packed)
-        return True
+    if linear and all(user.op == "output" for user in node.users):
+        return False  # its output would be in 8 bits, in which logits tie
+    packed = work.read(f"{node.name}_packed", _packed(work, node))
     clipped = clipped_after(node)
     if linear:
         call = (packets.linear_relu if clipped else packets.linear).default
@@ -100,11 +97,6 @@ def _layer(work: Rewriting, node: Node) -> bool:
     work.int8s[last] = work.call(node, call, work.int8_of(source)[0], packed, scale.scale, scale.zero), scale
     work.done.add(last)
     return True
-
-
-def _has_float_output() -> bool:
-    """Whether torch's int8 linear layer can give float32: logits in 8 bits would tie."""
-    return torch.backends.quantized.engine in ("x86", "fbgemm")
 
 
 def _packed(work: Rewriting, node: Node) -> Any:

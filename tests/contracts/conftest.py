@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,10 +50,10 @@ def module() -> Any:
     return Deployed(net.eval(), Preprocess(height=HEIGHT, width=WIDTH)).eval()
 
 
-@pytest.fixture
-def source(module: Any, tmp_path: Path) -> Source:
-    (tmp_path / "work").mkdir()
-    return Source(module, HEIGHT, WIDTH, tmp_path / "work")
+@pytest.fixture(scope="session")
+def source(module: Any, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """As in an export, what the formats make in its folder is made once for all of them."""
+    return Source(module, HEIGHT, WIDTH, tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +68,7 @@ def eager(module: Any) -> Any:
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tuning(eager: Any) -> TuningSet:
     validation = images(12, 100)
     logits = eager(validation)
@@ -83,7 +82,7 @@ def tuning(eager: Any) -> TuningSet:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def networks(source: Source, tuning: TuningSet) -> Networks:
     return Networks(source, tuning)
 

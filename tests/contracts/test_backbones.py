@@ -21,8 +21,10 @@ TOLERANCE, ROUNDING = 1e-4, {"inception": 1e-3}
 """Of the logits' scale. Inception's with random weights are nearly constant, so that float32's rounding shows more."""
 
 
-LONG_TO_EXPORT = {"resnext", "wide_resnet", "inception", "googlenet"}
+LONG_TO_EXPORT = {"resnext", "wide_resnet", "inception", "googlenet", "dinov2"}
 """Families whose export is slow even for the first member, since it has many layers: more than 10 s of tracing."""
+SAME_OPERATIONS = {"efficientnet_lite", "mnasnet", "clip"}
+"""Families of operations that are all in one that is tried: mobilenet_v2, resnet, vit."""
 
 
 def cases(*slow_families: str) -> list[Any]:
@@ -69,7 +71,7 @@ def test_a_backbone_builds_with_our_head_and_freezes_by_stages(family: Family, n
     freezes_by_stages(built.module)
 
 
-@pytest.mark.parametrize(("family", "name"), cases(*LONG_TO_EXPORT))
+@pytest.mark.parametrize(("family", "name"), cases(*LONG_TO_EXPORT, *SAME_OPERATIONS))
 def test_a_backbone_exports_to_onnx_and_answers_the_same(family: Family, name: str, tmp_path: Path) -> None:
     side = side_of(name)
     deployed = lived_in(name, side)
