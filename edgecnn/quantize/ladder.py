@@ -136,9 +136,9 @@ def climb(
 ) -> tuple[Path, tuple[str, ...], dict[str, Any]]:
     """Try rungs in order; return the taken one's folder, its files and the notes for the record.
 
-    Taken is the first that is good: it loses at most the target's limit, agrees as it wants, is expected to
-    disagree a quarter as often (other images will be judged on), and has not collapsed. Else, when the rungs or the time end, the one with
-    the highest expected agreement. A rung that the engine refuses is passed over.
+    Taken is the first that is good: it loses at most the target's limit, agrees as the target wants, is expected to
+    disagree a quarter as often (other images will be judged on), and has not collapsed. Else, when the rungs or the
+    time end, the one with the highest expected agreement. A rung that the engine refuses is passed over.
     """
     started, tried, refused = time.monotonic(), [], []
     made: list[tuple[Path, tuple[str, ...]]] = []
