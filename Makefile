@@ -7,13 +7,14 @@ export OMP_NUM_THREADS ?= 2
 # Threads that wait for each other sleep instead of spinning: on shared cores that is many times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow check install clean
+.PHONY: demo test test-slow check rehearse install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up, then the main job on drawn surfaces: fine-tune, export, verify, bench, report"
 	@echo "make test    set up, then the tests"
 	@echo "make check   set up, then formatting, lint, types, import directions, wheel contents"
+	@echo "make rehearse  set up, then one small bundle on an emulated Raspberry Pi 5; says so where that cannot be set up"
 
 install: $(VENV)/.installed
 
@@ -35,6 +36,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+rehearse: install
+	@echo "== Rehearsal: one small bundle on an emulated Cortex-A76; 1 to 3 minutes, the first time with a download"
+	$(BIN)/python -m pytest tests/test_rehearse.py -m slow -rs -k "a_bundle_is_rehearsed and raspberry-pi-5 or lacks"
 
 check: install
 	@echo "== Checks: about a minute"

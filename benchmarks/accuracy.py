@@ -1,11 +1,12 @@
 """Test accuracy of fp32 and of every exported variant on real data sets: what INT8 costs, flips, misses.
 
     python benchmarks/accuracy.py --shared SHARED --work WORK [--set defect_neu_det] [--model mobilenet_v2]
+        [--target desktop-cpu]
     python benchmarks/accuracy.py --table          # the stored rows as Markdown
 
 SHARED holds data/ and weights/ (not part of this project). Fine-tunes once per network and set (recipe `last` on the
 magnetic tiles, `head` on NEU-DET, which more would saturate; ImageNet's sample takes the weights as they are: 200
-images calibrate, 100 choose the rung, 1,000 test), exports for desktop-cpu and appends one line per variant to
+images calibrate, 100 choose the rung, 1,000 test), exports for the target and appends one line per variant to
 benchmarks/results/accuracy.jsonl. Finished work in WORK is reused.
 """
 
@@ -15,6 +16,7 @@ import argparse
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +52,7 @@ def main() -> None:
         return
     for set_name in arguments.set or SETS:
         for model in arguments.model or MODELS:
-            for row in measure(arguments.shared, arguments.work, set_name, model):
+            for row in measure(arguments.shared, arguments.work, set_name, model, arguments.target):
                 line = json.dumps(row)
                 print(line, flush=True)
                 RESULTS.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,7 @@ def main() -> None:
                     stream.write(line + "\n")
 
 
-def measure(shared: Path, work: Path, set_name: str, model: str) -> Iterator[dict[str, Any]]:
+def measure(shared: Path, work: Path, set_name: str, model: str, target: str) -> Iterator[dict[str, Any]]:
     """Rows of one network on one data set, one for each variant."""
     name, weights = MODELS[model]
     recipe = SETS[set_name]
@@ -68,12 +70,15 @@ def measure(shared: Path, work: Path, set_name: str, model: str) -> Iterator[dic
     options = TrainOptions(model=name, weights=str(shared / "weights" / weights), recipe=recipe)
     run = work / f"{set_name}-{model}"
     fine_tune(data, options, run / "train")
-    bundle = export_bundle(run / "train", load_target("desktop-cpu"), run / "bundle", progress=print)
+    began = time.monotonic()
+    bundle = export_bundle(run / "train", load_target(target), run / Path(target).stem, progress=print)
     checkpoint = read_checkpoint(run / "train")
     shared_columns = {
         "data": set_name,
         "model": name,
         "recipe": checkpoint.recipe.name,
+        "target": bundle.target,
+        "export_seconds": round(time.monotonic() - began),
         "train_minutes": round(checkpoint.metrics.minutes, 2),
         "split_images": {split: len(data.split(split)) for split in ("train", "val", "test")},
         "date": datetime.now(UTC).date().isoformat(),
@@ -171,6 +176,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--table", action="store_true", help="print the stored rows")
     parser.add_argument("--set", choices=tuple(SETS), action="append")
     parser.add_argument("--model", choices=tuple(MODELS), action="append")
+    parser.add_argument("--target", default="desktop-cpu", help="name, or path to a .toml file")
     arguments = parser.parse_args()
     if not arguments.table and not (arguments.shared and arguments.work):
         parser.error("--shared and --work are needed")

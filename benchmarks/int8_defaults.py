@@ -36,7 +36,7 @@ from edgecnn.parity import load_reference, prepare_files
 from edgecnn.runtimes import open_file
 
 RESULTS = Path(__file__).parent / "results" / "int8_defaults.jsonl"
-CALIBRATION = 300
+CALIBRATION = 128
 
 
 def by_onnxruntime(source: Source, images: Images, out: Path) -> Path:

@@ -36,6 +36,17 @@ class VariantSpec(Frozen):
     io: Literal["uint8", "int8"] = "uint8"
     """Of the pixels that an int8 LiteRT file takes."""
 
+    @field_validator("precision", mode="before")
+    @classmethod
+    def _not_dynamic(cls, value: object) -> object:
+        if "dynamic" in str(value):
+            raise ValueError(
+                f"{value!r} is refused: dynamic quantisation finds the ranges of activations anew for every image, for "
+                "which engines have int8 kernels of matrix products and none of convolutions that is faster than "
+                "float; ask for int8, whose ranges come from calibration images"
+            )
+        return value
+
     @property
     def variant(self) -> str:
         """format-precision, such as onnx-int8."""
@@ -63,7 +74,7 @@ class Target(Frozen):
     """Least share of equal decisions between a raw frame and its encoded file."""
     require: str | None = None
     """What the engine must run of an int8 variant, such as int8>=90%. See `edgecnn.require`."""
-    calibration_images: int = Field(default=300, ge=1)
+    calibration_images: int = Field(default=128, ge=1)
     variants: tuple[VariantSpec, ...] = Field(min_length=1)
 
     @field_validator("budget")

@@ -15,12 +15,23 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.models import Deployed
+from edgecnn.profiles import load_target
 from edgecnn.quantize import ladder
 from edgecnn.quantize.ladder import Rung, TuningSet, climb
-from edgecnn.quantize.network import find_weights, flatten, layers_of
+from edgecnn.quantize.network import find_weights, flatten, layers_of, new_weights
 from edgecnn.quantize.networks import Networks
+from edgecnn.quantize.observe import OBSERVERS, Histogram, exception_for
 from edgecnn.quantize.repair import correct_bias, equalise, train_with_rounding
-from edgecnn.quantize.simulate import histograms_of, logits_of, round_weight, run_simulated, simulated, sqnr
+from edgecnn.quantize.simulate import (
+    Resumed,
+    better_observers,
+    histograms_of,
+    logits_of,
+    round_weight,
+    run_simulated,
+    simulated,
+    sqnr,
+)
 from tests.conftest import picture
 
 SIDE = 24
@@ -207,3 +218,60 @@ def test_the_time_box_ends_the_climb(engine: TuningSet, tmp_path: Path) -> None:
 def test_no_rung_at_all_is_one_line(engine: TuningSet, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no rung could be written: rung None: slower than fp32 here"):
         climb(rungs(None), "fake", engine, tmp_path, lambda text: None)
+
+
+def test_dynamic_quantisation_is_refused_with_the_reason(tmp_path: Path) -> None:
+    target = tmp_path / "mine.toml"
+    target.write_text(
+        'name = "mine"\ndescription = ""\nmachine = "x86_64"\nthreads = 1\nbudget = "30ms@p99"\n'
+        'accuracy_loss_limit = 1.0\n[[variants]]\nformat = "onnx"\nprecision = "int8-dynamic"\nruntime = "onnxruntime"\n'
+    )
+    with pytest.raises(UserError, match=r"mine\.toml.*'int8-dynamic' is refused"):
+        load_target(str(target))
+
+
+def test_tensors_are_known_by_their_values() -> None:
+    networks_seen = histograms_of(flat(uneven=True), images(12))
+    known = tuple((histogram, name) for name, histogram in networks_seen.items())
+    for name, histogram in networks_seen.items():
+        assert exception_for(histogram, known) == name
+    other = Histogram(next(iter(networks_seen.values())).counts, -1e3, 1e3)
+    assert exception_for(other, known) is None
+
+
+def test_a_better_observer_lessens_the_noise_of_its_tensor() -> None:
+    graph = flat(uneven=True)
+    seen = histograms_of(graph, images(16))
+    chosen = better_observers(graph, seen, "percentile 99.5", images(16))
+    assert chosen.keys() <= seen.keys()
+    before = {name: OBSERVERS["percentile 99.5"](one) for name, one in seen.items()}
+    after = {name: OBSERVERS[chosen.get(name, "percentile 99.5")](one) for name, one in seen.items()}
+    reference = logits_of(graph, images(16)).numpy()
+    noise = [sqnr(reference, run_simulated(simulated(graph, ranges), images(16)).numpy()) for ranges in (before, after)]
+    assert noise[1] > noise[0] + 0.5
+
+
+def test_a_network_goes_on_from_any_of_its_tensors() -> None:
+    graph = flat(uneven=True)
+    names = set(histograms_of(graph, images(2)))
+    resumed = Resumed(graph, names, images(4))
+    assert torch.equal(resumed.logits, logits_of(graph, images(4)))
+    for name in names:
+        assert torch.equal(resumed.run(name, resumed.value(name)), resumed.logits)
+        assert not torch.equal(resumed.run(name, torch.zeros_like(resumed.value(name))), resumed.logits)
+
+
+def test_what_stays_in_float_is_not_corrected() -> None:
+    graph = flat(uneven=True)
+    nodes = {layer.node for layer in layers_of(graph)}
+    untouched = correct_bias(graph, images(8), nodes)
+    assert torch.allclose(logits_of(untouched, images(4)), logits_of(graph, images(4)), atol=1e-4)
+
+
+def test_the_weights_of_a_twin_are_those_of_its_graph() -> None:
+    graph = flat(uneven=True)
+    pairs = new_weights(graph, correct_bias(graph, images(8)))
+    assert pairs is not None
+    assert [one.layer.name for one in pairs] == [layer.name for layer in layers_of(graph)]
+    assert all(np.array_equal(one.old[0], one.new[0]) for one in pairs)
+    assert any(not np.array_equal(one.old[1], one.new[1]) for one in pairs)

@@ -145,7 +145,7 @@ def engines(probe: Probe) -> tuple[Engine, ...]:
         runtime = runtimes.get(name)
         library = library_here(runtime.library, runtime.module, None, probe)
         if library.problem == "not installed":
-            fix = _pip(runtime.extra)
+            fix = str(runtime.missing()) if runtime.missing else _pip(runtime.extra)
         elif library.problem:
             fix = f"pip install --force-reinstall {runtime.library}, an older version where this one dies again"
         else:

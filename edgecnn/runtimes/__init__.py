@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Artifact, Precision
-from edgecnn.errors import MissingExtra, not_one_of
+from edgecnn.errors import MissingExtra, UserError, not_one_of
 from edgecnn.imaging import Images
 
 Logits: TypeAlias = NDArray[np.float32]
@@ -52,6 +52,8 @@ class Runtime:
     """The extra of edgecnn that installs it; None where the base install has it."""
     open: Callable[[Path, Precision, int], Session]
     """(main file, precision, threads) to a session."""
+    missing: Callable[[], UserError] | None = None
+    """What to say where it is not installed and no extra can install it."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,8 @@ def open_session(folder: Path, artifact: Artifact, threads: int) -> Session:
 def open_file(path: Path, runtime_name: str, precision: Precision, threads: int) -> Session:
     """Open an artifact's main file."""
     runtime = get(runtime_name)
+    if not installed(runtime_name) and runtime.missing is not None:
+        raise runtime.missing()
     if not installed(runtime_name):
         raise MissingExtra(runtime.library, runtime.extra or "all")
     return runtime.open(path, precision, threads)
