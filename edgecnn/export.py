@@ -85,6 +85,7 @@ TOOLS = (
     "pnnx",
     "executorch",
     "torchao",
+    "tensorrt",
     "numpy",
     "Pillow",
     "simplejpeg",
@@ -145,11 +146,16 @@ def export(
     data = load_split(data_root, run / "split.json")
     if split_hashes(data) != dict(checkpoint.splits):
         raise UserError(f"{run}: split.json is not the one that the checkpoint was trained with: train again")
+    calibration = calibration_items(data, target.calibration_images)
+    if any(variant.precision == "int8" for variant in target.variants):
+        _refuse_one_class(calibration, data)
     digest = sha256_of_file(run / CHECKPOINT)
     part = _part(out, digest, target)
     with TemporaryDirectory(prefix="edgecnn-") as work:
-        job = _prepare(checkpoint, digest, module, data, target, Path(work), part, progress)
+        job = _prepare(checkpoint, digest, module, data, calibration, target, Path(work), part, progress)
         done = [_variant_once(job, spec) for spec in target.variants]
+    if all(isinstance(one, LeftOut) and one.final for one in done):
+        shutil.rmtree(part)  # there is nothing to go on from
     with folder_written_whole(out) as folder:
         bundle = _assemble(job, done, folder)
         write_bundle(folder, bundle)
@@ -227,6 +233,7 @@ def _prepare(
     digest: Sha256,
     module: Any,
     data: Dataset,
+    calibration: tuple[Item, ...],
     target: Target,
     work: Path,
     part: Path,
@@ -244,13 +251,11 @@ def _prepare(
         labels=np.array([item.label for item in data.test], np.int64),
         logits=_eager(deployed, test),
     )
-    calibration = calibration_items(data, target.calibration_images)
     described = describe(checkpoint.classes, spec, checkpoint.model)
     source = Source(deployed, spec.height, spec.width, work, described)
     tuning = networks = None
     if any(variant.precision == "int8" for variant in target.variants):
         progress("calibration and validation images")
-        _refuse_one_class(calibration, data)
         tuning = _tuning(deployed, checkpoint, data, calibration, target)
         from edgecnn.quantize.networks import Networks
 

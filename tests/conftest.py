@@ -13,6 +13,19 @@ from PIL import Image
 from edgecnn.data import Dataset, load_folder
 from tests.training import write_images
 
+LOUD = (
+    # jax, which litert-torch imports, at every later fork of the process: OpenVINO's, torch's.
+    r"ignore:os\.fork\(\) was called:RuntimeWarning",
+    # setuptools, where pip is looked for after a converter has imported distutils.
+    "ignore:Setuptools is replacing distutils:UserWarning",
+)
+"""Warnings that a library gives at another's doing, in whatever test comes after it in this process."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for one in LOUD:
+        config.addinivalue_line("filterwarnings", one)
+
 
 def encode(pixels: np.ndarray, image_format: str = "PNG", **options: object) -> bytes:
     """An image file in memory."""

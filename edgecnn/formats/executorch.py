@@ -64,7 +64,7 @@ def _suited(graph: Any) -> Any:
     """The same arithmetic in the operations that XNNPACK takes, so that the network is not cut into parts.
 
     Pixels are cast before their axes are exchanged, an average over the whole image is a mean, and numbers beside float
-    tensors are floats.
+    tensors are floats (a hard sigmoid's, taken apart by torch, would be integers, cast for every image).
     """
     import torch
 
@@ -78,6 +78,10 @@ def _suited(graph: Any) -> Any:
                 node.replace_all_uses_with(graph.graph.call_function(aten.permute.default, (cast, axes)))
             elif name == "aten.adaptive_avg_pool2d.default" and set(node.args[1]) == {1}:
                 node.replace_all_uses_with(graph.graph.call_function(aten.mean.dim, (node.args[0], [2, 3], True)))
+            elif name in ("aten.hardsigmoid.default", "aten.hardsigmoid_.default"):
+                shifted = graph.graph.call_function(aten.add.Tensor, (node.args[0], 3.0))
+                clipped = graph.graph.call_function(aten.clamp.default, (shifted, 0.0, 6.0))
+                node.replace_all_uses_with(graph.graph.call_function(aten.div.Tensor, (clipped, 6.0)))
         if name.startswith(("aten.add.", "aten.sub.", "aten.mul.", "aten.div.")):
             node.args = tuple(float(arg) if type(arg) is int else arg for arg in node.args)
     graph.graph.eliminate_dead_code()

@@ -130,6 +130,8 @@ def write(module: Any, example: Any, path: Path) -> None:
         unfinished = path.with_suffix(".part")
         converted.export(str(unfinished))
         unfinished.rename(path)
+    # jax, now loaded, warns at every fork that its threads may be missed in the child; ours start a program there.
+    warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
 
 
 def _arithmetic_after(pixels: Any) -> list[Any]:

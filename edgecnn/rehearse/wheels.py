@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -127,7 +128,11 @@ def _fetch(library: str, wanted: Sequence[str], installed: dict[str, str], relea
 
 def _download(requirements: Sequence[str], installed: dict[str, str], release: Release, folder: Path) -> str | None:
     """Let pip choose and fetch the wheels; what it complains of where there are none. UserError for other failures."""
-    if importlib.util.find_spec("pip") is None:
+    with warnings.catch_warnings():
+        # That setuptools replaces distutils, where a converter has loaded both.
+        warnings.simplefilter("ignore")
+        pip = importlib.util.find_spec("pip")
+    if pip is None:
         raise UserError("pip is not in this Python, and fetches the board's wheels: python -m ensurepip")
     constraints = folder / "constraints.txt"
     constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(installed.items())))
