@@ -16,6 +16,8 @@ from edgecnn.quantize.network import WeightedLayer, find_weights, new_weights
 from edgecnn.quantize.observe import Tensors, observed_once
 
 MAIN = "model.onnx"
+_FLOAT_OUTPUT = ("Gemm", "MatMul")
+"""Classifiers whose int8 kernels give float: 8 bits would coarsen the logits."""
 
 
 def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
@@ -41,6 +43,10 @@ def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
         name: TensorData(**dict(zip(("lowest", "highest"), map(np.float32, attempt.observed(histogram)), strict=True)))
         for name, histogram in histograms.items()
     }
+    last, logits = _last_operation(fp32)
+    # Logits that an observer clips are the highest, which decide.
+    low, high = histograms[logits].low, histograms[logits].high
+    ranges[logits] = TensorData(lowest=np.float32(low), highest=np.float32(high))
     cache = path.with_suffix(".ranges.json")
     save_tensors_data(TensorsData(CalibrationMethod.MinMax, ranges), cache)
     logging.disable(logging.WARNING)  # it advises a pre-processing that the exporter has done
@@ -56,11 +62,21 @@ def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
             nodes_to_exclude=nodes_of(fp32, attempt.in_float),
             calibrate_method=CalibrationMethod.MinMax,
             calibration_cache_path=cache,
+            extra_options={"OpTypesToExcludeOutputQuantization": [last] if last in _FLOAT_OUTPUT else []},
         )
     finally:
         logging.disable(logging.NOTSET)
         cache.unlink(missing_ok=True)
     _describe(path, attempt.source.described)
+
+
+def _last_operation(fp32: Path) -> tuple[str, str]:
+    """The type of the operation that gives the logits, and their name."""
+    import onnx
+
+    graph = onnx.load(fp32).graph
+    logits = graph.output[0].name
+    return next(node.op_type for node in graph.node if logits in node.output), logits
 
 
 def float_file(source: Source) -> Path:
