@@ -70,3 +70,10 @@ def test_histograms_come_back_from_disk(tmp_path: Path) -> None:
     for name in made:
         assert np.array_equal(back[name].counts, made[name].counts)
         assert (back[name].low, back[name].high) == (made[name].low, made[name].high)
+
+
+def test_every_channel_is_seen_where_channels_lie_last() -> None:
+    values = np.zeros((1, 112, 112, 32), np.float32)
+    values[..., 5] = 1.0
+    (found,) = observe(lambda image: {"x": values}, np.zeros((1, 2, 2, 3), np.uint8)).values()
+    assert found.counts[-1] / found.counts.sum() == pytest.approx(1 / 32, rel=0.05)

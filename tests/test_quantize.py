@@ -224,7 +224,8 @@ def test_dynamic_quantisation_is_refused_with_the_reason(tmp_path: Path) -> None
     target = tmp_path / "mine.toml"
     target.write_text(
         'name = "mine"\ndescription = ""\nmachine = "x86_64"\nthreads = 1\nbudget = "9ms@p99"\n'
-        'accuracy_loss_limit = 1.0\n[[variants]]\nformat = "onnx"\nprecision = "int8-dynamic"\nruntime = "onnxruntime"\n'
+        "accuracy_loss_limit = 1.0\n"
+        '[[variants]]\nformat = "onnx"\nprecision = "int8-dynamic"\nruntime = "onnxruntime"\n'
     )
     with pytest.raises(UserError, match=r"mine\.toml.*'int8-dynamic' is refused"):
         load_target(str(target))

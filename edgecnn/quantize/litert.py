@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ HardSwish = Literal["rewritten", "float", "int8"]
 HARD_SWISH: HardSwish = "float"
 _BIAS_STEPS = 2**28
 """That a bias may have: what 32 bits hold, less room for the sum of products and for rounded ranges."""
+_MOVES = ("PAD", "RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "SLICE", "STRIDED_SLICE", "SPLIT", "SQUEEZE", "EXPAND_DIMS")
 _HARD_SWISHES = {"aten.hardswish.default", "aten.hardswish_.default"}
 
 
@@ -122,7 +123,8 @@ def write(attempt: Attempt, tuning: TuningSet, out: Path, hard_swish: HardSwish 
         tuning.calibration,
     )
     ranges = {name: attempt.observed(histogram) for name, histogram in histograms.items()}
-    ranges |= _kept_whole(floating, stored, {name: (one.low, one.high) for name, one in histograms.items()})
+    kept = _kept_whole(floating, stored, {name: (one.low, one.high) for name, one in histograms.items()})
+    ranges = _moved_along(stored, {**ranges, **kept}, kept.keys())
     in_float = scopes_of(stored, attempt.in_float)
     _quantize(floating, _statistics(stored, ranges), in_float, hard_swish, path)
     _prove(path, stored, in_float)
@@ -154,6 +156,23 @@ def _kept_whole(floating: Path, stored: Sequence[Operation], extremes: Mapping[s
             ends = np.stack([scale.ravel() * value + shift for value in _PIXELS])
             kept[first.outputs[0].name] = (float(ends.min()), float(ends.max()))
     return kept
+
+
+def _moved_along(stored: Sequence[Operation], ranges: Mapping[str, Range], kept: Collection[str]) -> dict[str, Range]:
+    """The same range before and after operations that only move values: their kernels copy integers as they are.
+
+    An observer finds another range behind a padding than before it, whose zeros weigh in a percentile. What is kept
+    whole is so on both sides.
+    """
+    found = dict(ranges)
+    moves = [(one.inputs[0].name, one.outputs) for one in stored if one.kind in _MOVES and one.inputs[0] is not None]
+    for source, outputs in reversed(moves):
+        whole = [found[one.name] for one in outputs if one.name in kept]
+        if whole and source not in kept:
+            found[source] = whole[0]
+    for source, outputs in moves:
+        found |= {one.name: found[source] for one in outputs if source in found}
+    return found
 
 
 def _statistics(stored: Sequence[Operation], ranges: Mapping[str, Range]) -> dict[str, dict[str, NDArray[np.float32]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,12 +57,19 @@ def observe(run: Callable[[Pixels], Tensors], images: Images) -> dict[str, Histo
                 known = Histogram(np.zeros(BINS), low, high)
             if low < known.low or high > known.high:
                 known = _widened(known, *_with_room(known, *extremes_seen[name]))
-            flat = values.ravel()
-            flat = flat[:: max(1, flat.size // _SAMPLES)]
+            flat = values.ravel()[:: _stride(values.size)]
             width = max(known.high - known.low, 1e-12)
             bins = np.clip(((flat - known.low) * (BINS / width)).astype(np.int64), 0, BINS - 1)
             found[name] = Histogram(known.counts + np.bincount(bins, minlength=BINS), known.low, known.high)
     return {name: _widened(histogram, *extremes_seen[name]) for name, histogram in found.items()}
+
+
+def _stride(size: int) -> int:
+    """The next prime: one that shares a factor with the channels would meet only some of them where they lie last."""
+    stride = max(1, size // _SAMPLES)
+    while any(stride % factor == 0 for factor in range(2, math.isqrt(stride) + 1)):
+        stride += 1
+    return stride
 
 
 def observed_once(cache: Path, run: Callable[[], Callable[[Pixels], Tensors]], images: Images) -> dict[str, Histogram]:
