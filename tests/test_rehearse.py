@@ -429,7 +429,7 @@ def test_what_pip_complains_of(stderr: str, outcome: Any, monkeypatch: pytest.Mo
 # The process
 
 
-MAPS = """00400000-00916000 r-xp 00000000 fe:00 246                                /root/usr/bin/python3.11
+MAPS = """00400000-00916000 r-xp 00000000 fe:00 246                                /board/usr/bin/python3.11
 55092b0000-5509371000 r-xp 00010000 fe:00 25 /sp/the engine/lib.so
 5509371000-5509372000 rw-p 00010000 fe:00 25 /sp/the engine/lib.so
 5528d36000-5528df6000 rwxp 00000000 00:00 0
@@ -440,7 +440,7 @@ not a line
 def test_the_lines_of_proc_maps() -> None:
     found = list(mappings(MAPS))
     assert [one.protection for one in found] == [5, 5, 3, 7]
-    assert [one.path for one in found] == ["/root/usr/bin/python3.11", *["/sp/the engine/lib.so"] * 2, ""]
+    assert [one.path for one in found] == ["/board/usr/bin/python3.11", *["/sp/the engine/lib.so"] * 2, ""]
     assert (found[1].low, found[1].high) == (0x55092B0000, 0x5509371000)
 
 
