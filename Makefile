@@ -25,13 +25,13 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	@echo "== Demo: 1,200 drawn surfaces, embedded backbone, target desktop-cpu; 4 to 8 minutes on 2 cores, offline"
+	@echo "== Demo: 1,200 drawn surfaces, embedded backbone, target desktop-cpu; 4 to 11 minutes on 2 cores, offline"
 	@test -d demo/surfaces || $(BIN)/edgecnn demo-data demo/surfaces
 	@$(BIN)/edgecnn run demo/surfaces --model edgecnn_mobilenetv2_035 --minutes 1 --target desktop-cpu --out demo/run; \
 	code=$$?; test $$code -ne 2 -a $$code -lt 4 -a -f demo/run/report.html && echo "== Demo done; the verdict's exit code is $$code (0 PASS, 1 FAIL or a variant left out, 3 INCONCLUSIVE)"
 
 test: install
-	@echo "== Tests: 5 to 12 minutes on 2 cores"
+	@echo "== Tests: 8 to 16 minutes on 2 cores"
 	$(BIN)/python -m pytest -m "not slow"
 
 test-slow: install
