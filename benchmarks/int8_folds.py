@@ -64,10 +64,12 @@ def folds(data: Dataset, count: int = FOLDS) -> Iterator[Dataset]:
         yield replace(data, **{name: tuple(items) for name, items in split.items()})
 
 
-def train(shared: Path, work: Path, set_name: str, model: str, size: int, only: Sequence[int]) -> None:
+def train(
+    shared: Path, work: Path, set_name: str, model: str, size: int, only: Sequence[int], recipe: str | None
+) -> None:
     """Fine-tune one network a fold."""
     name, weights = MODELS[model]
-    recipe = RECIPES[set_name] if weights else "scratch"
+    recipe = recipe or (RECIPES[set_name] if weights else "scratch")
     data = load_folder(shared / "data" / set_name / "images")
     options = TrainOptions(
         model=name, weights=str(shared / "weights" / weights) if weights else "none", recipe=recipe, size=size
@@ -177,7 +179,7 @@ def main() -> None:
     for set_name in arguments.set or RECIPES:
         for model in arguments.model or ["mobilenet_v2"]:
             if arguments.step == "train":
-                train(arguments.shared, arguments.work, set_name, model, arguments.size, only)
+                train(arguments.shared, arguments.work, set_name, model, arguments.size, only, arguments.recipe)
                 continue
             for row in export(arguments.work, set_name, model, arguments.target, only):
                 shown = ("data", "model", "fold", "variant", "rung", "loss_points", "agreement", "reason")
@@ -197,6 +199,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", choices=tuple(MODELS), action="append")
     parser.add_argument("--fold", type=int, choices=range(FOLDS), action="append")
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--recipe", help="default: last on magnetic tiles, head on NEU-DET; scratch without weights")
     parser.add_argument("--target", default="desktop-cpu")
     arguments = parser.parse_args()
     if not arguments.table and not (arguments.step and arguments.shared and arguments.work):
