@@ -21,7 +21,8 @@ from edgecnn.quantize.ladder import Rung, TuningSet, climb
 from edgecnn.quantize.network import find_weights, flatten, layers_of, new_weights
 from edgecnn.quantize.networks import Networks
 from edgecnn.quantize.observe import OBSERVERS, Histogram, exception_for
-from edgecnn.quantize.repair import correct_bias, equalise, train_with_rounding
+from edgecnn.quantize.repair import equalise, train_with_rounding
+from edgecnn.quantize.rounding import correct_bias
 from edgecnn.quantize.simulate import (
     Resumed,
     better_observers,

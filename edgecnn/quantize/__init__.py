@@ -87,7 +87,7 @@ def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
         yield rung(networks.attempt("equalised", start))
     never = {layer.node for layer in layers_of(start.module) if quantizer.always_float(layer)}
     corrected = networks.corrected(start, never)
-    yield rung(networks.attempt("bias corrected", corrected, start))
+    yield rung(networks.attempt("rounded by data, bias corrected", corrected, start))
     for name, write in quantizer.own.items():
         yield Rung(name, partial(write, networks.attempt(name, networks.plain), networks.tuning))
     ranked = [layer for layer, _ in networks.sensitive(corrected, start) if layer.node not in never]
@@ -96,5 +96,5 @@ def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
         kept = {layer.node for layer in ranked[:count]}
         begin = networks.corrected(start, never | kept)
         layers = tuple(layer for layer in layers_of(begin.module) if layer.node in kept)
-        yield rung(networks.attempt(f"bias corrected, {count} in float ({names})", begin, start, layers))
+        yield rung(networks.attempt(f"rounded by data, {count} in float ({names})", begin, start, layers))
     yield rung(networks.attempt(_TRAINED, networks.trained(corrected, start), start))

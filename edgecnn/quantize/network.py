@@ -136,6 +136,17 @@ def set_parameter(graph: GraphModule, node: Any, value: Tensor) -> None:
         owner._buffers[name] = value
 
 
+def weight_of(graph: GraphModule, node: Node) -> Tensor:
+    """A weighted node's weight."""
+    return parameter(graph, node.args[1]).detach()
+
+
+def shares_channels(graph: GraphModule, first: Node, second: Node) -> bool:
+    """Whether the second layer reads the first's channels one by one (depthwise) or all of them (groups of 1)."""
+    out, weight = weight_of(graph, first).shape[0], weight_of(graph, second)
+    return weight.dim() == 4 and (weight.shape[1] == out or (weight.shape[1] == 1 and weight.shape[0] == out))
+
+
 def bias_of(graph: GraphModule, node: Node) -> Node:
     """The get_attr node of a weighted node's bias; zeros are added where it had none."""
     bias = node.args[2] if len(node.args) > 2 else None

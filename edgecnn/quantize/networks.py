@@ -10,14 +10,18 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.fx import GraphModule
 
 from edgecnn.formats import Source
+from edgecnn.quantize.constant import lift_constants
 from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.network import WeightedLayer, flatten, layers_of
-from edgecnn.quantize.observe import FOR_ALL, OBSERVERS, Histogram, Range
-from edgecnn.quantize.repair import correct_bias, equalise, train_with_rounding
+from edgecnn.quantize.observe import ABOVE_MINUS_3, FOR_ALL, OBSERVERS, Histogram, Range
+from edgecnn.quantize.repair import equalise, train_with_rounding
+from edgecnn.quantize.rounding import correct_bias, round_by_data
 from edgecnn.quantize.simulate import (
+    before_hard_swish,
     better_observers,
     histograms_of,
     logits_of,
@@ -43,6 +47,7 @@ class Networks:
         self.tuning = tuning
         self._histograms: dict[str, Mapping[str, Histogram]] = {}
         self._made: dict[tuple[str, tuple[str, ...]], Source] = {}
+        self._rounded: dict[str, dict[str, Tensor]] = {}
         self._sensitive: dict[str, list[tuple[WeightedLayer, float]]] = {}
         self.training: Mapping[str, Any] | None = None
         """The record of quantisation-aware training, once there was any."""
@@ -61,8 +66,9 @@ class Networks:
 
     @cached_property
     def plain(self) -> Source:
-        """As trained, flat, BatchNorm folded."""
-        return self._source("flat", flatten(self.source.module, self.source.height, self.source.width))
+        """As trained, flat, BatchNorm folded, no constant channel lost among larger ones."""
+        flat = flatten(self.source.module, self.source.height, self.source.width)
+        return self._source("flat", lift_constants(flat, self.held_in))
 
     @cached_property
     def held_in(self) -> NDArray[np.uint8]:
@@ -108,11 +114,14 @@ class Networks:
         return self._source("equalised", module) if error <= _SAME else None
 
     def corrected(self, start: Source, in_float: Collection[str] = ()) -> Source:
-        """`start` with its biases corrected for rounded weights; `in_float` are nodes whose weights are not rounded."""
+        """`start` with weights rounded by the data and biases corrected for it, but for the nodes in `in_float`."""
         key = f"{start.work.name}-corrected", tuple(sorted(in_float))
+        if start.work.name not in self._rounded:
+            self._rounded[start.work.name] = round_by_data(start.module, self.held_in)
         if key not in self._made:
             name = f"{key[0]}-{len(self._made)}"
-            self._made[key] = self._source(name, correct_bias(start.module, self.held_in, in_float))
+            module = correct_bias(start.module, self.held_in, in_float, self._rounded[start.work.name])
+            self._made[key] = self._source(name, module)
         return self._made[key]
 
     def trained(self, source: Source, start: Source) -> Source:
@@ -153,7 +162,11 @@ class Networks:
         return self._histograms[start.work.name]
 
     def _ranges(self, start: Source, observer: str) -> dict[str, Range]:
-        return {name: OBSERVERS[observer](one) for name, one in self._observed(start).items()}
+        cut = before_hard_swish(start.module)
+        return {
+            name: OBSERVERS[ABOVE_MINUS_3[observer] if name in cut else observer](one)
+            for name, one in self._observed(start).items()
+        }
 
     def _chosen_ranges(self, start: Source) -> dict[str, Range]:
         seen = self._observed(start)

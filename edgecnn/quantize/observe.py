@@ -206,6 +206,17 @@ def entropy(levels: int = 256) -> Observer:
     return ranged
 
 
+def above(low: float, observer: Observer) -> Observer:
+    """What `observer` makes of values below `low` that became `low`."""
+
+    def ranged(histogram: Histogram) -> Range:
+        if histogram.low >= low or histogram.high <= low:
+            return observer(histogram)
+        return observer(_widened(histogram, low, histogram.high))
+
+    return ranged
+
+
 OBSERVERS: dict[str, Observer] = {
     "min-max": extremes,
     "percentile 99.5": percentile(99.5),
@@ -216,6 +227,9 @@ OBSERVERS: dict[str, Observer] = {
     "entropy": entropy(),
 }
 """By the names that rungs call them."""
+ABOVE_MINUS_3 = {name: f"{name} above -3" for name in OBSERVERS}
+"""Each observer to what it is for a tensor that only hard-swish reads, which tells no values below −3 apart."""
+OBSERVERS |= {ABOVE_MINUS_3[name]: above(-3.0, observer) for name, observer in list(OBSERVERS.items())}
 FOR_ALL = ("min-max", "percentile 99.99", "percentile 99.999", "least squared error", "entropy")
 """Those that may do for every tensor of a network; the others clip so much that they are for single tensors."""
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +21,15 @@ MAIN = "model.onnx"
 _FLOAT_OUTPUT = ("Gemm", "MatMul")
 """Classifiers whose int8 kernels give float: 8 bits would coarsen the logits."""
 
+_BIAS_STEPS = 2**20
+"""Of a bias that stands alone: any number that 32 bits hold would do."""
 
-def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
-    """Write an attempt as a QDQ model, which every engine that reads QDQ can run."""
+
+def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path, fused: Collection[str] = ()) -> None:
+    """Write an attempt as a QDQ model, which every engine that reads QDQ can run.
+
+    `fused` are operations that the engine computes within the convolution before them: what they read is not rounded.
+    """
     from onnxruntime.quantization import (
         CalibrationMethod,
         QuantFormat,
@@ -67,7 +75,7 @@ def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path) -> None:
     finally:
         logging.disable(logging.NOTSET)
         cache.unlink(missing_ok=True)
-    _describe(path, attempt.source.described)
+    _finish(path, fp32, attempt.source.described, fused)
 
 
 def _last_operation(fp32: Path) -> tuple[str, str]:
@@ -130,15 +138,61 @@ def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
     return (MAIN,)
 
 
-def _describe(path: Path, described: Mapping[str, str]) -> None:
-    """Metadata as in our other ONNX files; the quantiser leaves notes of its own."""
+def _finish(path: Path, fp32: Path, described: Mapping[str, str], fused: Collection[str]) -> None:
+    """What the quantiser does not do, and metadata as in our other ONNX files; it leaves notes of its own."""
     import onnx
 
     model = onnx.load(path)
+    _keep_biases(model, onnx.load(fp32))
+    _fuse(model, fused)
     model.producer_name = "edgecnn"
     del model.metadata_props[:]
     onnx.helper.set_model_props(model, dict(described))
     onnx.save(model, path)
+
+
+def _keep_biases(model: Any, floating: Any) -> None:
+    """Finer steps for the bias of channels whose weights are all zero, in place.
+
+    The quantiser gives such weights a scale of 1, so that the bias has steps as coarse as the activations': one channel
+    of MobileNetV3 that lost its −0.06 cost 9 dB of the logits.
+    """
+    from onnx.numpy_helper import from_array, to_array
+
+    constants = {one.name: one for one in model.graph.initializer}
+    biases = {one.name: to_array(one) for one in floating.graph.initializer}
+    inputs = {node.name: node.input for node in floating.graph.node}
+    whole = {node.output[0]: node.input for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    for node in model.graph.node:
+        if node.op_type != "Conv" or len(node.input) < 3 or any(name not in whole for name in node.input):
+            continue
+        values, weight, bias = (whole[name] for name in node.input)
+        zero = ~to_array(constants[weight[0]]).any(axis=(1, 2, 3))
+        wanted = biases[inputs[node.name][2]]
+        if not (zero & (wanted != 0)).any():
+            continue
+        step = float(to_array(constants[values[1]]))
+        scales, whole_bias = to_array(constants[weight[1]]).copy(), to_array(constants[bias[0]]).copy()
+        zero &= wanted != 0
+        scales[zero] = np.abs(wanted[zero]) / (step * _BIAS_STEPS)
+        bias_scales = np.where(zero, scales * step, to_array(constants[bias[1]])).astype(np.float32)
+        whole_bias[zero] = np.round(wanted[zero] / bias_scales[zero])
+        for name, array in ((weight[1], scales), (bias[1], bias_scales), (bias[0], whole_bias)):
+            constants[name].CopyFrom(from_array(array, name))
+
+
+def _fuse(model: Any, fused: Collection[str]) -> None:
+    """Take out the rounding between a convolution and an operation of these types that alone reads it, in place."""
+    makers = {name: node for node in model.graph.node for name in node.output}
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    for node in [node for node in model.graph.node if node.op_type in fused]:
+        line = [node]
+        while len(line) < 4 and line[-1].input[0] in makers and readers[line[-1].input[0]] == 1:
+            line.append(makers[line[-1].input[0]])
+        if [one.op_type for one in line[1:]] == ["DequantizeLinear", "QuantizeLinear", "Conv"]:
+            node.input[0] = line[-1].output[0]
+            model.graph.node.remove(line[1])
+            model.graph.node.remove(line[2])
 
 
 def _all_tensors(fp32: Path, threads: int) -> Callable[[Pixels], Tensors]:

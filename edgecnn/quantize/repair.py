@@ -1,4 +1,4 @@
-"""Networks that answer the same in float and lose less in int8: equalised, bias-corrected, trained with rounding.
+"""Networks that answer the same in float and lose less in int8: equalised, trained with rounding.
 
 Each takes a flat network (see `edgecnn.quantize.network`) and gives a new one; the old one is left as it is.
 """
@@ -6,7 +6,7 @@ Each takes a flat network (see `edgecnn.quantize.network`) and gives a new one; 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +16,23 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from edgecnn.imaging import Images
-from edgecnn.quantize.network import WEIGHTED, bias_of, clone, parameter, set_parameter, weighted_nodes
+from edgecnn.quantize.network import (
+    WEIGHTED,
+    bias_of,
+    clone,
+    parameter,
+    set_parameter,
+    shares_channels,
+    weight_of,
+    weighted_nodes,
+)
 from edgecnn.quantize.observe import Range
 from edgecnn.quantize.simulate import (
     Stepper,
-    channel_means,
-    float_means,
     logits_of,
     round_activation,
     round_weight,
     run_simulated,
-    weight_of,
 )
 
 _HOMOGENEOUS = ("aten.relu.default", "aten.relu_.default", "aten.hardtanh.default", "aten.hardtanh_.default")
@@ -34,7 +40,6 @@ _LEAST_SCALE = 1 / 16
 """A channel is stretched at most 16 times: its largest value in the calibration images is not its largest ever."""
 _MARGIN = 1.25
 """Room above the largest calibration value where ReLU6 would clip a stretched channel."""
-_CORRECTION_IMAGES = 32
 STEPS, BATCH = 48, 16
 """Of quantisation-aware training: about a minute for MobileNetV2 at 224 pixels on two cores."""
 LR = 0.005
@@ -68,35 +73,6 @@ def equalise(graph: GraphModule, images: Images) -> GraphModule | None:
         depthwise = weight_of(graph, pair.second).shape[1] == 1
         share = (largest[pair.between.name] * _MARGIN / max(cap, 1e-12)).clamp(_LEAST_SCALE, 1.0)
         _rescale(graph, pair, share if depthwise else share.sqrt())
-    return graph
-
-
-def correct_bias(graph: GraphModule, images: Images, in_float: Collection[str] = ()) -> GraphModule:
-    """Shift each layer's bias by the mean error that rounded weights leave in its channels, layer after layer.
-
-    Weights of the nodes in `in_float` are not rounded: what is kept in float must not be corrected for rounding.
-
-    After Nagel et al. 2019 (empirical bias correction). Activations are not rounded for it: what a clipped range takes
-    away is not a constant, and correcting it by one lost 2 dB of the logits where this gains 2 (MobileNetV2).
-    """
-    graph = clone(graph)
-    images = images[:_CORRECTION_IMAGES]
-    means = float_means(graph, images)
-    biases = {node.name: bias_of(graph, node) for node in weighted_nodes(graph)}
-    rounded = {str(node.args[1]) for node in weighted_nodes(graph) if node.name not in in_float}
-
-    def change(node: Node, output: Tensor) -> Tensor:
-        if node.name in rounded:
-            return round_weight(output)
-        if node.name in biases:
-            shift = means[node.name] - channel_means(output)
-            bias = biases[node.name]
-            set_parameter(graph, bias, parameter(graph, bias).detach() + shift)
-            output = output + shift.reshape(1, -1, *[1] * (output.dim() - 2))
-        return output
-
-    with torch.no_grad():
-        Stepper(graph, change).run(torch.from_numpy(images))
     return graph
 
 
@@ -172,19 +148,13 @@ def _pairs(graph: GraphModule) -> list[_Pair]:
         if between is first or len(between.users) != 1:
             continue
         second = next(iter(between.users))
-        if str(second.target) in WEIGHTED and second.args[0] is between and _shares_channels(graph, first, second):
+        if str(second.target) in WEIGHTED and second.args[0] is between and shares_channels(graph, first, second):
             found.append(_Pair(first, between, second))
     return found
 
 
 def _starts_at_zero(node: Node) -> bool:
     return "hardtanh" not in str(node.target) or tuple(node.args[1:3]) == (0.0, 6.0)
-
-
-def _shares_channels(graph: GraphModule, first: Node, second: Node) -> bool:
-    """Whether the second layer reads the first's channels one by one (depthwise) or all of them (groups of 1)."""
-    out, weight = weight_of(graph, first).shape[0], weight_of(graph, second)
-    return weight.dim() == 4 and (weight.shape[1] == out or (weight.shape[1] == 1 and weight.shape[0] == out))
 
 
 def _rescale(graph: GraphModule, pair: _Pair, scale: Tensor) -> None:

@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgecnn.imaging import Images
-from edgecnn.quantize.network import WEIGHTED, parameter, weighted_nodes
-from edgecnn.quantize.observe import OBSERVERS, Histogram, Range, observe
+from edgecnn.quantize.network import WEIGHTED, weighted_nodes
+from edgecnn.quantize.observe import ABOVE_MINUS_3, OBSERVERS, Histogram, Range, observe
 
-_ACTIVATIONS = ("relu", "hardtanh", "hardswish", "silu", "gelu", "sigmoid", "hardsigmoid", "clamp", "leaky_relu")
+_SOFT = ("hardswish", "silu", "gelu", "hardsigmoid", "sigmoid")
+"""Activations that the saturation of an int8 output cannot do: most engines round what they read too."""
+ACTIVATIONS = ("relu", "hardtanh", "hardswish", "silu", "gelu", "sigmoid", "hardsigmoid", "clamp", "leaky_relu")
 _BATCH = 16
 _NOISIEST = 16
 """Tensors of a network: the others add little."""
@@ -68,19 +70,32 @@ def histograms_of(graph: GraphModule, images: Images) -> dict[str, Histogram]:
 
 
 def rounded_nodes(graph: GraphModule) -> set[str]:
-    """Nodes whose output is rounded: what a convolution, linear layer or sum reads. An activation fuses into its
-    convolution, so that what it reads is not rounded.
+    """Nodes whose output is rounded: what a convolution, linear layer or sum reads, and a layer's output where what
+    follows does not fuse into it as clipping does.
     """
-    found = set()
+    found = set(_before(graph, _SOFT))
     for node in graph.graph.nodes:
         if node.op == "call_function" and any(
             str(user.target) in WEIGHTED or ".add" in str(user.target) or ".cat" in str(user.target)
             for user in node.users
         ):
-            users = [user for user in node.users if not any(word in str(user.target) for word in _ACTIVATIONS)]
+            users = [user for user in node.users if not any(word in str(user.target) for word in ACTIVATIONS)]
             if users and "permute" not in str(node.target) and ".to" not in str(node.target):
                 found.add(node.name)
     return found
+
+
+def before_hard_swish(graph: GraphModule) -> set[str]:
+    """Layers whose output only hard-swish reads, which is 0 for all below −3."""
+    return _before(graph, ("hardswish",))
+
+
+def _before(graph: GraphModule, activations: Collection[str]) -> set[str]:
+    return {
+        node.name
+        for node in weighted_nodes(graph)
+        if node.users and all(any(f".{word}" in str(user.target) for word in activations) for user in node.users)
+    }
 
 
 def round_weight(weight: Tensor) -> Tensor:
@@ -179,7 +194,11 @@ class Resumed:
 
 
 def sensitivities(graph: GraphModule, ranges: Mapping[str, Range], images: Images) -> dict[str, float]:
-    """Each weighted layer's node name to the SQNR (dB) of the logits when that layer alone is rounded, worst first."""
+    """Each weighted layer's node name to the SQNR (dB) of the logits when that layer alone is rounded, worst first.
+
+    With it what it reads, and what it gives where that is rounded for its sake.
+    """
+    given = _before(graph, _SOFT) & ranges.keys()
     layers = weighted_nodes(graph)
     ends = {node.name: [str(end) for end in node.args[:2]] for node in layers}
     resumed = Resumed(graph, {source for source, _ in ends.values()}, images)
@@ -188,7 +207,9 @@ def sensitivities(graph: GraphModule, ranges: Mapping[str, Range], images: Image
         value = resumed.value(source)
         value = round_activation(value, ranges[source]) if source in ranges else value
 
-        def change(node: Node, output: Tensor, weight: str = weight) -> Tensor:
+        def change(node: Node, output: Tensor, name: str = name, weight: str = weight) -> Tensor:
+            if node.name == name and name in given:
+                return round_activation(output, ranges[name])
             return round_weight(output) if node.name == weight else output
 
         logits = resumed.run(source, value, change)
@@ -200,18 +221,21 @@ def better_observers(
     graph: GraphModule, histograms: Mapping[str, Histogram], observer: str, images: Images
 ) -> dict[str, str]:
     """Node names of the noisiest rounded tensors to the observer that, for that tensor alone, leaves the logits least
-    noise; those for which it is `observer`, within half a decibel, are left out.
+    noise; those for which it is `observer`, within half a decibel, are left out. What only hard-swish reads always has
+    one that starts at −3.
     """
     resumed = Resumed(graph, histograms.keys(), images)
+    cut = before_hard_swish(graph)
 
     def alone(node: str, name: str) -> float:
         rounded = round_activation(resumed.value(node), OBSERVERS[name](histograms[node]))
         return sqnr(resumed.logits, resumed.run(node, rounded))
 
-    before = {node: alone(node, observer) for node in histograms}
-    found = {}
+    found = {node: ABOVE_MINUS_3[observer] for node in histograms if node in cut}
+    before = {node: alone(node, found.get(node, observer)) for node in histograms}
     for node in sorted(before, key=before.__getitem__)[:_NOISIEST]:
-        after = {name: alone(node, name) for name in OBSERVERS if name != observer}
+        names = ABOVE_MINUS_3.values() if node in cut else ABOVE_MINUS_3.keys()
+        after = {name: alone(node, name) for name in names if name != found.get(node, observer)}
         best = max(after, key=after.__getitem__)
         if after[best] > before[node] + _LEAST_GAIN:
             found[node] = best
@@ -235,8 +259,3 @@ def float_means(graph: GraphModule, images: Images) -> dict[str, Tensor]:
 def channel_means(output: Tensor) -> Tensor:
     """(channels,) of (n, channels, …)."""
     return output.mean(dim=(0, *range(2, output.dim())))
-
-
-def weight_of(graph: GraphModule, node: Node) -> Tensor:
-    """A weighted node's weight."""
-    return parameter(graph, node.args[1]).detach()
