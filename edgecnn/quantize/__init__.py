@@ -19,7 +19,7 @@ from edgecnn.quantize.ladder import Attempt, Quantizer, Rung, Say, climb
 if TYPE_CHECKING:
     from edgecnn.quantize.networks import Networks
 
-KEPT_IN_FLOAT = (1, 3, 6)
+KEPT_IN_FLOAT = (1, 3, 6, 12)
 """So many of the most sensitive layers."""
 _TRAINED = "trained with rounding"
 _LEAST_GAIN = 0.2
