@@ -77,7 +77,7 @@ class Networks:
 
     @cached_property
     def observers(self) -> dict[str, float]:
-        """Each observer's SQNR (dB) of the logits of `held_in`, simulated on the plain network, best first."""
+        """Each observer's SQNR (dB) of the logits of `held_in`, the plain network's activations rounded, best first."""
         found = {name: self.simulated_sqnr(self.plain, name) for name in FOR_ALL}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
@@ -100,8 +100,12 @@ class Networks:
         return Attempt(name, source, self.observer, in_float, exceptions, start)
 
     def simulated_sqnr(self, start: Source, observer: str) -> float:
-        """SQNR (dB) of the logits of `held_in` against the trained network's, INT8 simulated."""
-        rounded = run_simulated(simulated(start.module, self._ranges(start, observer)), self.held_in)
+        """SQNR (dB) of the logits of `held_in` against the trained network's, its activations rounded.
+
+        Weights are not: rounded by the data they add little, rounded to the nearest they would hide what equalising
+        does to the activations.
+        """
+        rounded = run_simulated(simulated(start.module, self._ranges(start, observer), weights=False), self.held_in)
         return sqnr(self._float_logits, rounded.numpy())
 
     @cached_property

@@ -112,20 +112,14 @@ def round_activation(values: Tensor, limits: Range) -> Tensor:
     return ((values / scale).round() + zero).clamp(0, 255).sub(zero).mul(scale)
 
 
-def simulated(graph: GraphModule, ranges: Mapping[str, Range], only: Collection[str] | None = None) -> Stepper:
-    """A runner of `graph` with rounded weights and activations; `only` names the weighted nodes to round for."""
-    chosen = {node.name: node for node in weighted_nodes(graph)}
-    if only is not None:
-        chosen = {name: node for name, node in chosen.items() if name in only}
-    inputs = {str(node.args[0]) for node in chosen.values()} if only is not None else set(ranges)
-    weights = {node.args[1].name for node in chosen.values()}  # type: ignore[union-attr]
+def simulated(graph: GraphModule, ranges: Mapping[str, Range], *, weights: bool = True) -> Stepper:
+    """A runner of `graph` with rounded activations, and rounded weights unless `weights` is False."""
+    constants = {str(node.args[1]) for node in weighted_nodes(graph)} if weights else set()
 
     def change(node: Node, output: Tensor) -> Tensor:
-        if node.name in weights:
+        if node.name in constants:
             return round_weight(output)
-        if node.name in inputs and node.name in ranges:
-            return round_activation(output, ranges[node.name])
-        return output
+        return round_activation(output, ranges[node.name]) if node.name in ranges else output
 
     return Stepper(graph, change)
 
