@@ -38,3 +38,8 @@ def must_be_file(path: Path, what: str) -> Path:
 def first_line(error: BaseException) -> str:
     """What an exception of a library says, on one line."""
     return (str(error) or type(error).__name__).strip().splitlines()[0]
+
+
+def last_line(error: BaseException) -> str:
+    """The same of a library that says where it failed first, and why last, as OpenVINO does."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

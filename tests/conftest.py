@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edgecnn.artifact import Provenance
 from edgecnn.data import Dataset, load_folder
 from tests.training import write_images
 
@@ -43,6 +45,12 @@ def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
     image = np.stack(waves, axis=2)
     image[:, width // 2 :] *= rng.uniform(0.4, 0.9)
     return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def provenance(created: str, model: str, recipe: str = "none", **changes: Any) -> Provenance:
+    """Where a bundle came from, as far as its test cares."""
+    nothing = {"checkpoint_sha256": "0" * 64, "target_sha256": "0" * 64, "tools": {}, "host": {}, "splits": {}}
+    return Provenance(created=created, model=model, recipe=recipe, **{"weights": "none", **nothing, **changes})
 
 
 @pytest.fixture

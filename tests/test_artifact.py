@@ -18,7 +18,6 @@ from edgecnn.artifact import (
     Golden,
     Interval,
     Preprocess,
-    Provenance,
     folder_written_whole,
     inventory,
     load_bundle,
@@ -26,6 +25,7 @@ from edgecnn.artifact import (
     write_bundle,
 )
 from edgecnn.errors import UserError
+from tests.conftest import provenance
 
 CHECK = Check(
     images=10,
@@ -79,17 +79,7 @@ def small_bundle(folder: Path) -> Bundle:
             ),
         ),
         golden=(Golden(file="golden/000.png", label="good", logits=(0.1, 0.9), pixels_sha256="0" * 64),),
-        provenance=Provenance(
-            created="2026-11-20T00:00:00+00:00",
-            model="net",
-            weights="none",
-            recipe="all",
-            checkpoint_sha256="0" * 64,
-            target_sha256="0" * 64,
-            tools={},
-            host={},
-            splits={},
-        ),
+        provenance=provenance("2026-11-20T00:00:00+00:00", "net", recipe="all"),
         files=inventory(folder),
     )
     write_bundle(folder, bundle)

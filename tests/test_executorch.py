@@ -22,6 +22,8 @@ from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.network import flatten, layers_of
 from edgecnn.runtimes import open_file
 from tests.conftest import picture
+from tests.real import MACS as REAL_MACS
+from tests.real import mobilenet_v2
 
 if importlib.util.find_spec("executorch") is None:
     pytest.skip("executorch is not installed", allow_module_level=True)
@@ -214,27 +216,15 @@ def test_a_network_that_cannot_be_compiled_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None:
     """MobileNetV2 on ImageNet images: fp32 to 1e-4 of the logits' scale, int8 on 85 of 100 images as fp32."""
-    from edgecnn.imaging import prepare
-    from edgecnn.models import build
-
-    weights = shared / "weights" / "mobilenet_v2" / "mobilenet_v2.safetensors"
-    folder = shared / "data" / "imagenet_val1300" / "data"
-    if not weights.is_file() or not folder.is_dir():
-        pytest.skip("no MobileNetV2 weights or ImageNet images")
-    built = build("torchvision:mobilenet_v2", 1000, weights=weights, keep_head=True)
-    spec = built.preprocess
-    batch = np.stack([prepare(path.read_bytes(), spec) for path in sorted(folder.iterdir())[:140]])
-    module = Deployed(built.module, spec)
-    reference = np.concatenate([eager(module, batch[first : first + 20]) for first in range(40, 140, 20)])
-    source = Source(flatten(module, spec.height, spec.width), spec.height, spec.width, tmp_path)
-    converted = formats.convert("executorch", source, "fp32", tmp_path / "fp32")
-    answers = open_file(tmp_path / "fp32" / converted.files[0], "executorch", "fp32", 1).run(batch[40:])
-    assert np.abs(answers - reference).max() < 1e-4 * reference.std()
-    sets = TuningSet(batch[:40], batch[40:], reference.argmax(1), reference, 1.0, 1)
+    real = mobilenet_v2(shared, tmp_path)
+    converted = formats.convert("executorch", real.source, "fp32", tmp_path / "fp32")
+    answers = open_file(tmp_path / "fp32" / converted.files[0], "executorch", "fp32", 1).run(real.images)
+    assert np.abs(answers - real.logits).max() < 1e-4 * real.logits.std()
     (tmp_path / "out").mkdir()
-    files = quantize_executorch.QUANTIZER.write(Attempt("p", source, "percentile 99.99"), sets, tmp_path / "out")
+    attempt = Attempt("p", real.source, "percentile 99.99")
+    files = quantize_executorch.QUANTIZER.write(attempt, real.tuning, tmp_path / "out")
     session = open_file(tmp_path / "out" / files[0], "executorch", "int8", 1)
-    assert (session.run(batch[40:]).argmax(1) == reference.argmax(1)).mean() >= 0.85
+    assert (session.run(real.images).argmax(1) == real.logits.argmax(1)).mean() >= 0.85
     report = session.executed()
     assert report["mac_shares"] == {"int8": 1.0}
-    assert sum(layer["macs"] for layer in report["layers"]) == 300_774_272
+    assert sum(layer["macs"] for layer in report["layers"]) == REAL_MACS

@@ -24,6 +24,7 @@ from edgecnn.quantize.lowering import ranges_of
 from edgecnn.quantize.network import flatten, layers_of
 from edgecnn.runtimes import open_file
 from tests.conftest import picture
+from tests.real import MACS, mobilenet_v2
 
 SIZE, CLASSES = 32, 3
 
@@ -275,25 +276,14 @@ def test_the_file_carries_what_the_runtime_must_know(attempt: Attempt, module: D
 @pytest.mark.shared
 @pytest.mark.slow
 def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None:
-    """MobileNetV2 on ImageNet images: all in int8, and the same decision as fp32 on at least 85 of 100."""
-    from edgecnn.imaging import prepare
-    from edgecnn.models import build
-
-    weights = shared / "weights" / "mobilenet_v2" / "mobilenet_v2.safetensors"
-    folder = shared / "data" / "imagenet_val1300" / "data"
-    if not weights.is_file() or not folder.is_dir():
-        pytest.skip("no MobileNetV2 weights or ImageNet images")
-    built = build("torchvision:mobilenet_v2", 1000, weights=weights, keep_head=True)
-    spec = built.preprocess
-    batch = np.stack([prepare(path.read_bytes(), spec) for path in sorted(folder.iterdir())[:140]])
-    module = Deployed(built.module, spec)
-    reference = np.concatenate([eager(module, batch[first : first + 20]) for first in range(40, 140, 20)])
-    source = Source(flatten(module, spec.height, spec.width), spec.height, spec.width, tmp_path)
-    sets = TuningSet(batch[:40], batch[40:], reference.argmax(1), reference, 1.0, 1)
+    """MobileNetV2 on ImageNet images: all but the classifier in int8, and the same decision as fp32 on at least 85 of 100."""
+    real = mobilenet_v2(shared, tmp_path)
     (tmp_path / "out").mkdir()
-    files = torchscript.QUANTIZER.write(Attempt("p", source, "percentile 99.99"), sets, tmp_path / "out")
+    attempt = Attempt("p", real.source, "percentile 99.99")
+    files = torchscript.QUANTIZER.write(attempt, real.tuning, tmp_path / "out")
     session = open_file(tmp_path / "out" / files[0], "pytorch", "int8", 1)
-    assert (session.run(batch[40:]).argmax(1) == reference.argmax(1)).mean() >= 0.85
+    assert (session.run(real.images).argmax(1) == real.logits.argmax(1)).mean() >= 0.85
     report = session.executed()
-    assert report["mac_shares"] == {"int8": 1.0}
-    assert sum(layer["macs"] for layer in report["layers"]) == 300_774_272
+    classifier = 1280 * 1000 / MACS
+    assert report["mac_shares"] == pytest.approx({"int8": 1 - classifier, "fp32": classifier})
+    assert sum(layer["macs"] for layer in report["layers"]) == MACS

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecnn import telemetry
 from edgecnn.artifact import Precision
-from edgecnn.errors import UserError
+from edgecnn.errors import UserError, last_line
 from edgecnn.imaging import Images
 from edgecnn.require import unasked
 from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
@@ -65,11 +65,6 @@ class _Layer:
     output: tuple[int, ...]
 
 
-def _last_line(error: RuntimeError) -> str:
-    """OpenVINO tells where in its code an error went through first, and the error last."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-
-
 class _Session:
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         self._path, self._precision, self._threads = path, precision, threads
@@ -79,7 +74,7 @@ class _Session:
         try:
             compiled = openvino.Core().compile_model(_read(path), "CPU", _settings(threads))
         except RuntimeError as error:
-            raise UserError(f"{path}: OpenVINO cannot open it: {_last_line(error)}") from None
+            raise UserError(f"{path}: OpenVINO cannot open it: {last_line(error)}") from None
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         # One input for all calls: binding a new array costs more than copying the pixels.

@@ -19,7 +19,6 @@ from edgecnn.artifact import (
     Golden,
     Interval,
     Preprocess,
-    Provenance,
     inventory,
     sha256_of,
     write_bundle,
@@ -28,6 +27,7 @@ from edgecnn.bench.host import Fingerprint, State
 from edgecnn.bench.measure import Plan, Samples, Stages
 from edgecnn.bench.records import BenchImage, Run, Subject
 from edgecnn.imaging import prepare
+from tests.conftest import provenance
 
 CLASSES = ("good", "scratch", "hole")
 SIDE = 8
@@ -263,17 +263,7 @@ def _tiny_bundle(folder: Path) -> Bundle:
         cost=Cost(params=9, macs=9),
         artifacts=(tiny_artifact(folder),),
         golden=golden,
-        provenance=Provenance(
-            created="2026-11-02T10:00:00+00:00",
-            model="tiny",
-            weights="none",
-            recipe="none",
-            checkpoint_sha256="0" * 64,
-            target_sha256="0" * 64,
-            tools={},
-            host={},
-            splits={},
-        ),
+        provenance=provenance("2026-11-02T10:00:00+00:00", "tiny"),
         files=inventory(folder),
     )
 

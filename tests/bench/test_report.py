@@ -23,7 +23,6 @@ from edgecnn.artifact import (
     Golden,
     LeftOut,
     Preprocess,
-    Provenance,
     inventory,
     sha256_of,
     write_bundle,
@@ -36,6 +35,7 @@ from edgecnn.errors import MissingExtra, UserError
 from edgecnn.evaluate import compare
 from edgecnn.parity import REFERENCE_FILE, Reference, save_reference
 from edgecnn.profiles import Budget
+from tests.conftest import provenance
 
 CLASSES = ("good", "scratch", "dent")
 PER_CLASS = 20
@@ -140,11 +140,11 @@ def _bundle(folder: Path, classes: Sequence[str], artifacts: tuple[Artifact, ...
             for label, name in enumerate(classes)
         ),
         choice=Choice(variant="onnx-int8", reason="the fastest within the accuracy-loss limit"),
-        provenance=Provenance(
-            created="2026-11-02T09:00:00+00:00",
-            model="timm:mobilenetv2_100",
+        provenance=provenance(
+            "2026-11-02T09:00:00+00:00",
+            "timm:mobilenetv2_100",
+            "last",
             weights="hub",
-            recipe="last",
             checkpoint_sha256="c" * 64,
             target_sha256="d" * 64,
             tools={"torch": "2.14.1"},

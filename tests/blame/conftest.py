@@ -20,7 +20,6 @@ from edgecnn.artifact import (
     Interval,
     Precision,
     Preprocess,
-    Provenance,
     inventory,
     sha256_of,
     sha256_of_file,
@@ -29,7 +28,7 @@ from edgecnn.artifact import (
 from edgecnn.formats import Source
 from edgecnn.imaging import prepare
 from edgecnn.parity import Reference, prepare_files, save_reference
-from tests.conftest import encode, picture
+from tests.conftest import encode, picture, provenance
 
 CLASSES = ("crack", "dent", "good", "stain")
 SIDE = 32
@@ -138,17 +137,7 @@ def bundle_of(folder: Path, artifacts: tuple[Artifact, ...], logits: np.ndarray,
         cost=Cost(params=1, macs=1),
         artifacts=artifacts,
         golden=(Golden(file="golden/0.png", label="good", logits=tuple(map(float, logits[0])), pixels_sha256=pixels),),
-        provenance=Provenance(
-            created="2026-01-01T00:00:00+00:00",
-            model="test:small",
-            weights="none",
-            recipe="none",
-            checkpoint_sha256="0" * 64,
-            target_sha256="0" * 64,
-            tools={},
-            host={},
-            splits={},
-        ),
+        provenance=provenance("2026-01-01T00:00:00+00:00", "test:small"),
         files=inventory(folder),
     )
 

@@ -14,14 +14,13 @@ from edgecnn.artifact import (
     Golden,
     Interval,
     Preprocess,
-    Provenance,
     inventory,
     sha256_of,
     write_bundle,
 )
 from edgecnn.imaging import prepare
 from edgecnn.runtimes import open_file
-from tests.conftest import encode, picture
+from tests.conftest import encode, picture, provenance
 
 CLASSES = ("good", "scratch", "hole")
 SIDE = 32
@@ -131,17 +130,7 @@ def _bundle(folder: Path, golden: tuple[Golden, ...], artifacts: tuple[Artifact,
         cost=Cost(params=1184, macs=300_000),
         artifacts=artifacts,
         golden=golden,
-        provenance=Provenance(
-            created="2026-11-02T10:00:00+00:00",
-            model="small",
-            weights="none",
-            recipe="none",
-            checkpoint_sha256="0" * 64,
-            target_sha256="0" * 64,
-            tools={},
-            host={},
-            splits={},
-        ),
+        provenance=provenance("2026-11-02T10:00:00+00:00", "small"),
         files=inventory(folder),
     )
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgecnn import telemetry
 from edgecnn.blame.engines import Engine, Refused, Tensor, Tensors, as_taken, one_row, repeated
 from edgecnn.blame.pipeline import Shape
-from edgecnn.errors import UserError, first_line
+from edgecnn.errors import UserError, last_line
 from edgecnn.imaging import Images
 
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul", "Add", "Multiply", "ReduceMean", "Concat", "AvgPool", "MaxPool"}
@@ -40,7 +40,7 @@ class _Opened:
         try:
             return one_row(self._compiled(values)[self._compiled.output(0)])
         except RuntimeError as error:
-            raise Refused(_last_line(error)) from None
+            raise Refused(last_line(error)) from None
 
     def precision(self) -> str | None:
         kinds = Counter(operation.get_type_name() for operation in self._model.get_ops())
@@ -61,7 +61,7 @@ def _read(path: Path) -> Any:
     try:
         return openvino.Core().read_model(path)
     except RuntimeError as error:
-        raise UserError(f"{path}: OpenVINO cannot open it: {first_line(error)}") from None
+        raise UserError(f"{path}: OpenVINO cannot open it: {last_line(error)}") from None
 
 
 def _compiled(path: Path, model: Any, threads: int, settings: dict[str, Any] | None = None) -> Any:
@@ -72,12 +72,7 @@ def _compiled(path: Path, model: Any, threads: int, settings: dict[str, Any] | N
     try:
         return openvino.Core().compile_model(model, "CPU", wanted)
     except RuntimeError as error:
-        raise UserError(f"{path}: OpenVINO cannot open it: {first_line(error)}") from None
-
-
-def _last_line(error: RuntimeError) -> str:
-    """OpenVINO says where it failed first, and why last."""
-    return (str(error).strip() or "it stopped").splitlines()[-1]
+        raise UserError(f"{path}: OpenVINO cannot open it: {last_line(error)}") from None
 
 
 def _tensors(path: Path, images: Images) -> Tensors:
