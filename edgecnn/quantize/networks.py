@@ -132,7 +132,7 @@ class Networks:
         """`source`, which was made from `start`, after short quantisation-aware training."""
         key = f"{source.work.name}-trained", ()
         if key not in self._made:
-            ranges, images = self._chosen_ranges(start), self.tuning.calibration
+            ranges, images = self.chosen_ranges(start), self.tuning.calibration
             images = images if self.tuning.training is None else self.tuning.training
             module, record = train_with_rounding(source.module, self.plain.module, ranges, images)
             self.training = record
@@ -146,9 +146,14 @@ class Networks:
         name = source.work.name
         if name not in self._sensitive:
             layers = {layer.node: layer for layer in layers_of(source.module)}
-            found = sensitivities(source.module, self._chosen_ranges(start), self._ranked_on)
+            found = sensitivities(source.module, self.chosen_ranges(start), self._ranked_on)
             self._sensitive[name] = [(layers[node], value) for node, value in found.items()]
         return self._sensitive[name]
+
+    def chosen_ranges(self, start: Source) -> dict[str, Range]:
+        """Name of each rounded tensor to the range that its observer gives it."""
+        seen = self._observed(start)
+        return {name: OBSERVERS[self.exceptions.get(name, self.observer)](one) for name, one in seen.items()}
 
     @cached_property
     def _float_logits(self) -> NDArray[np.float32]:
@@ -171,10 +176,6 @@ class Networks:
             name: OBSERVERS[ABOVE_MINUS_3[observer] if name in cut else observer](one)
             for name, one in self._observed(start).items()
         }
-
-    def _chosen_ranges(self, start: Source) -> dict[str, Range]:
-        seen = self._observed(start)
-        return {name: OBSERVERS[self.exceptions.get(name, self.observer)](one) for name, one in seen.items()}
 
     def _source(self, name: str, module: GraphModule) -> Source:
         work = self.source.work / name
