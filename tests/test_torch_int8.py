@@ -276,7 +276,7 @@ def test_the_file_carries_what_the_runtime_must_know(attempt: Attempt, module: D
 @pytest.mark.shared
 @pytest.mark.slow
 def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None:
-    """MobileNetV2 on ImageNet images: all but the classifier in int8, and the same decision as fp32 on at least 85 of 100."""
+    """MobileNetV2 on ImageNet images: int8 but for the classifier, and on 85 of 100 the decision of fp32."""
     real = mobilenet_v2(shared, tmp_path)
     (tmp_path / "out").mkdir()
     attempt = Attempt("p", real.source, "percentile 99.99")

@@ -30,41 +30,40 @@ def lift_constants(graph: GraphModule, images: Images) -> GraphModule:
     whole tensor such a value is lost, and the logits with it: one such channel of 576 cost 7 dB. Only where one
     other layer reads the channel, through nothing but an activation.
     """
-    found = [one for one in ((node, _reader(graph, node)) for node in weighted_nodes(graph)) if one[1] is not None]
-    constant = {node.name: _constant_channels(weight_of(graph, node)) for node, _ in found}
-    found = [(node, reader) for node, reader in found if constant[node.name].any()]
-    if not found:
+    constant = {
+        node.name: channels
+        for node in weighted_nodes(graph)
+        if _reader(graph, node) is not None and (channels := _constant_channels(weight_of(graph, node))).any()
+    }
+    if not constant:
         return graph
     graph = clone(graph)
-    names = {node.name for node, _ in found}
     largest: dict[str, float] = {}
 
     def keep(node: Node, output: Tensor) -> Tensor:
-        if node.name in names:
+        if node.name in constant:
             largest[node.name] = max(largest.get(node.name, 0.0), float(output.max()))
         return output
 
     run_simulated(Stepper(graph, keep), images)
     nodes = {node.name: node for node in graph.graph.nodes}
-    for name in names:
+    for name, channels in constant.items():
         if largest[name] > 0:
-            _lift(graph, nodes[name], constant[name], largest[name] / 2)
+            _lift(graph, nodes[name], channels, largest[name] / 2)
     return graph
 
 
 def _lift(graph: GraphModule, layer: Node, channels: Tensor, height: float) -> None:
     reader = _reader(graph, layer)
     assert reader is not None
-    bias = parameter(graph, bias_of(graph, layer)).detach().clone()
-    before = _through(graph, layer, reader, bias)
-    bias[channels] = height
-    after = _through(graph, layer, reader, bias)
+    bias = parameter(graph, bias_of(graph, layer)).detach()
+    lifted = torch.full_like(bias, height)
+    before, after = (_through(layer, reader, values) for values in (bias, lifted))
     channels = channels & (before != 0) & (after.abs() > before.abs())
     share = torch.where(channels, before / after, 1.0)
-    bias[~channels] = parameter(graph, bias_of(graph, layer)).detach()[~channels]
     weight = weight_of(graph, reader)
     depthwise = weight.shape[1] == 1 and weight.shape[0] == len(share)
-    set_parameter(graph, bias_of(graph, layer), bias)
+    set_parameter(graph, bias_of(graph, layer), torch.where(channels, lifted, bias))
     set_parameter(graph, reader.args[1], weight * share.reshape((-1, 1, 1, 1) if depthwise else (1, -1, 1, 1)))
 
 
@@ -86,7 +85,7 @@ def _reader(graph: GraphModule, layer: Node) -> Node | None:
     return None
 
 
-def _through(graph: GraphModule, layer: Node, reader: Node, values: Tensor) -> Tensor:
+def _through(layer: Node, reader: Node, values: Tensor) -> Tensor:
     """`values` (channels,) after the activation between the two layers."""
     after = next(iter(layer.users))
     while after is not reader:
