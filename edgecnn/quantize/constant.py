@@ -27,8 +27,8 @@ def lift_constants(graph: GraphModule, images: Images) -> GraphModule:
     """The same network with every constant channel at half its tensor's largest value, and less weight on it.
 
     MobileNetV3 has channels that are −0.03 everywhere and are multiplied by 256 in the next layer. In int8 steps of the
-    whole tensor such a value is lost, and the logits with it: one such channel of 576 cost 7 dB. Only where one
-    other layer reads the channel, through nothing but an activation.
+    whole tensor such a value is lost, and with it some of the logits. Only where one other layer reads the channel,
+    through nothing but an activation.
     """
     constant = {
         node.name: channels
