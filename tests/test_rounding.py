@@ -134,6 +134,17 @@ def test_any_convolution_is_rounded_to_steps_that_every_engine_finds_again(
         assert (weight / steps - (weight / steps).round()).abs().max() < 1e-3
 
 
+def test_layers_that_are_no_convolutions_of_images_are_rounded_to_the_nearest() -> None:
+    torch.manual_seed(0)
+    rows = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2), nn.Conv1d(4, 4, 5), nn.Flatten(), nn.LazyLinear(3))
+    rows(torch.zeros(1, 3, SIDE, SIDE))
+    graph = flat(*rows)
+    made = round_by_data(graph, images(4))
+    (row,) = [layer for layer in layers_of(graph) if layer.weight.ndim == 3]
+    assert torch.equal(made[row.node], round_weight(torch.from_numpy(row.weight)))
+    assert len(made) == 3
+
+
 def test_what_only_hard_swish_reads_is_covered_from_minus_three() -> None:
     graph = with_a_constant_channel()
     cut = before_hard_swish(graph)

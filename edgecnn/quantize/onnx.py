@@ -23,6 +23,7 @@ _FLOAT_OUTPUT = ("Gemm", "MatMul")
 
 _BIAS_STEPS = 2**20
 """Of a bias that stands alone: any number that 32 bits hold would do."""
+_NO_BIAS = 1e-12
 
 
 def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path, fused: Collection[str] = ()) -> None:
@@ -167,13 +168,13 @@ def _keep_biases(model: Any, floating: Any) -> None:
         if node.op_type != "Conv" or len(node.input) < 3 or any(name not in whole for name in node.input):
             continue
         values, weight, bias = (whole[name] for name in node.input)
-        zero = ~to_array(constants[weight[0]]).any(axis=(1, 2, 3))
         wanted = biases[inputs[node.name][2]]
-        if not (zero & (wanted != 0)).any():
+        whole_weight = to_array(constants[weight[0]])
+        zero = ~whole_weight.reshape(len(whole_weight), -1).any(axis=1) & (np.abs(wanted) > _NO_BIAS)
+        if not zero.any():
             continue
         step = float(to_array(constants[values[1]]))
         scales, whole_bias = to_array(constants[weight[1]]).copy(), to_array(constants[bias[0]]).copy()
-        zero &= wanted != 0
         scales[zero] = np.abs(wanted[zero]) / (step * _BIAS_STEPS)
         bias_scales = np.where(zero, scales * step, to_array(constants[bias[1]])).astype(np.float32)
         whole_bias[zero] = np.round(wanted[zero] / bias_scales[zero])

@@ -33,7 +33,7 @@ def round_by_data(graph: GraphModule, images: Images) -> dict[str, Tensor]:
     After Frantar et al., GPTQ, ICLR 2023: column by column, the error of each goes to the columns that are left as the
     layer's inputs correlate. The largest weight of a channel keeps its value, so that every engine that rounds these
     weights to 127 steps each side finds the same ones. Each layer sees what the rounded ones before it give, with their
-    biases corrected.
+    biases corrected. Layers that are neither linear nor convolutions of images are rounded to the nearest.
     """
     graph = clone(graph)
     images = images[:_IMAGES]
@@ -48,7 +48,8 @@ def round_by_data(graph: GraphModule, images: Images) -> dict[str, Tensor]:
                 return super().run_node(n)
             source, constant = n.all_input_nodes[:2]
             values, weight = self.env[source], self.env[constant]
-            found[n.name] = _rounded(weight, _patches(n, values, weight, generator))
+            patches = _patches(n, values, weight, generator)
+            found[n.name] = round_weight(weight) if patches is None else _rounded(weight, patches)
             self.env[constant] = found[n.name]
             output = super().run_node(n)
             return output + _spread(means[n.name] - channel_means(output), output)
@@ -97,16 +98,19 @@ def _spread(by_channel: Tensor, output: Tensor) -> Tensor:
     return by_channel.reshape(1, -1, *[1] * (output.dim() - 2))
 
 
-def _patches(node: Node, values: Tensor, weight: Tensor, generator: torch.Generator) -> Tensor:
-    """What the layer multiplies its weights with: (groups, patches, weights of a channel)."""
-    if values.dim() == 2:
-        return values.unsqueeze(0)
+def _patches(node: Node, values: Tensor, weight: Tensor, generator: torch.Generator) -> Tensor | None:
+    """What the layer multiplies its weights with: (groups, patches, weights of a channel); None of other layers."""
+    if weight.dim() == 2:
+        return values.reshape(1, -1, values.shape[-1])
+    if weight.dim() != 4 or not str(node.target).startswith("aten.conv2d."):
+        return None
     # (input, weight, bias, stride, padding, dilation, groups), as torch writes them: the last ones may be missing.
     defaults: tuple[Any, ...] = ([1, 1], [0, 0], [1, 1], 1)
     settings: list[Any] = [*node.args[3:], *defaults[len(node.args[3:]) :]]
     stride, padding, dilation, groups = settings
     if isinstance(padding, str):
-        padding = [size // 2 if padding == "same" else 0 for size in weight.shape[2:]]
+        whole = [step * (size - 1) for step, size in zip(dilation, weight.shape[2:], strict=True)]
+        padding = [size // 2 if padding == "same" else 0 for size in whole]
     high, wide = weight.shape[2:]
     values = torch.nn.functional.pad(values, (padding[1], padding[1], padding[0], padding[0]))
     rows = (values.shape[2] - dilation[0] * (high - 1) - 1) // stride[0] + 1
