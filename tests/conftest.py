@@ -47,6 +47,11 @@ def picture(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
+def pictures(count: int, first: int = 0, *, side: int) -> np.ndarray:
+    """Several squares, each with a seed of its own: uint8 (n, side, side, 3)."""
+    return np.stack([picture(seed, side, side) for seed in range(first, first + count)])
+
+
 def provenance(created: str, model: str, recipe: str = "none", **changes: Any) -> Provenance:
     """Where a bundle came from, as far as its test cares."""
     nothing = {"checkpoint_sha256": "0" * 64, "target_sha256": "0" * 64, "tools": {}, "host": {}, "splits": {}}

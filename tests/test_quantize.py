@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,10 @@ from edgecnn.quantize.simulate import (
     simulated,
     sqnr,
 )
-from tests.conftest import picture
+from tests.conftest import pictures
 
 SIDE = 24
-
-
-def images(count: int, first: int = 0) -> np.ndarray:
-    return np.stack([picture(seed, SIDE, SIDE) for seed in range(first, first + count)])
+images = partial(pictures, side=SIDE)
 
 
 def block(uneven: bool) -> nn.Module:

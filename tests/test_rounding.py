@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,11 @@ from edgecnn.quantize.simulate import (
     sqnr,
 )
 from edgecnn.runtimes import open_file
-from tests.conftest import picture
+from tests.conftest import pictures
 
 SIDE = 24
+images = partial(pictures, side=SIDE)
 CONSTANT = 5
-
-
-def images(count: int, first: int = 0) -> np.ndarray:
-    return np.stack([picture(seed, SIDE, SIDE) for seed in range(first, first + count)])
 
 
 def flat(*layers: nn.Module) -> Any:
