@@ -17,11 +17,10 @@ from edgecnn.formats import Source
 from edgecnn.quantize.constant import lift_constants
 from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.network import WeightedLayer, flatten, layers_of
-from edgecnn.quantize.observe import ABOVE_MINUS_3, FOR_ALL, OBSERVERS, Histogram, Range
+from edgecnn.quantize.observe import FOR_ALL, OBSERVERS, Histogram, Range
 from edgecnn.quantize.repair import equalise, train_with_rounding
 from edgecnn.quantize.rounding import correct_bias, round_by_data
 from edgecnn.quantize.simulate import (
-    before_hard_swish,
     better_observers,
     histograms_of,
     logits_of,
@@ -29,6 +28,7 @@ from edgecnn.quantize.simulate import (
     sensitivities,
     simulated,
     sqnr,
+    usual_observers,
 )
 
 _HELD_IN = 48
@@ -171,11 +171,9 @@ class Networks:
         return self._histograms[start.work.name]
 
     def _ranges(self, start: Source, observer: str) -> dict[str, Range]:
-        cut = before_hard_swish(start.module)
-        return {
-            name: OBSERVERS[ABOVE_MINUS_3[observer] if name in cut else observer](one)
-            for name, one in self._observed(start).items()
-        }
+        seen = self._observed(start)
+        usual = usual_observers(start.module, seen.keys(), observer)
+        return {name: OBSERVERS[usual[name]](one) for name, one in seen.items()}
 
     def _source(self, name: str, module: GraphModule) -> Source:
         work = self.source.work / name

@@ -19,7 +19,7 @@ from edgecnn.quantize.observe import ABOVE_MINUS_3, OBSERVERS, Histogram, Range,
 
 _SOFT = ("hardswish", "silu", "gelu", "hardsigmoid", "sigmoid")
 """Activations that the saturation of an int8 output cannot do: most engines round what they read too."""
-ACTIVATIONS = ("relu", "hardtanh", "hardswish", "silu", "gelu", "sigmoid", "hardsigmoid", "clamp", "leaky_relu")
+ACTIVATIONS = ("relu", "hardtanh", "clamp", "leaky_relu", *_SOFT)
 _BATCH = 16
 _NOISIEST = 16
 """Tensors of a network: the others add little."""
@@ -73,7 +73,7 @@ def rounded_nodes(graph: GraphModule) -> set[str]:
     """Nodes whose output is rounded: what a convolution, linear layer or sum reads, and a layer's output where what
     follows does not fuse into it as clipping does.
     """
-    found = set(_before(graph, _SOFT))
+    found = _before(graph, _SOFT)
     for node in graph.graph.nodes:
         if node.op == "call_function" and any(
             str(user.target) in WEIGHTED or ".add" in str(user.target) or ".cat" in str(user.target)
@@ -211,6 +211,12 @@ def sensitivities(graph: GraphModule, ranges: Mapping[str, Range], images: Image
     return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
+def usual_observers(graph: GraphModule, names: Collection[str], observer: str) -> dict[str, str]:
+    """Each rounded tensor's name to `observer`, or to the one from −3 of it for what only hard-swish reads."""
+    cut = before_hard_swish(graph)
+    return {name: ABOVE_MINUS_3[observer] if name in cut else observer for name in names}
+
+
 def better_observers(
     graph: GraphModule, histograms: Mapping[str, Histogram], observer: str, images: Images
 ) -> dict[str, str]:
@@ -219,17 +225,17 @@ def better_observers(
     one that starts at −3.
     """
     resumed = Resumed(graph, histograms.keys(), images)
-    cut = before_hard_swish(graph)
+    usual = usual_observers(graph, histograms.keys(), observer)
 
     def alone(node: str, name: str) -> float:
         rounded = round_activation(resumed.value(node), OBSERVERS[name](histograms[node]))
         return sqnr(resumed.logits, resumed.run(node, rounded))
 
-    found = {node: ABOVE_MINUS_3[observer] for node in histograms if node in cut}
-    before = {node: alone(node, found.get(node, observer)) for node in histograms}
+    found = {node: name for node, name in usual.items() if name != observer}
+    before = {node: alone(node, name) for node, name in usual.items()}
     for node in sorted(before, key=before.__getitem__)[:_NOISIEST]:
-        names = ABOVE_MINUS_3.values() if node in cut else ABOVE_MINUS_3.keys()
-        after = {name: alone(node, name) for name in names if name != found.get(node, observer)}
+        names = ABOVE_MINUS_3.keys() if usual[node] == observer else ABOVE_MINUS_3.values()
+        after = {name: alone(node, name) for name in names if name != usual[node]}
         best = max(after, key=after.__getitem__)
         if after[best] > before[node] + _LEAST_GAIN:
             found[node] = best
