@@ -27,9 +27,9 @@ import torchvision
 from torch import nn
 
 from edgecnn import formats, runtimes
-from edgecnn.artifact import write_atomically
 from edgecnn.catalogue import CATALOGUE, Catalogue, Entry, read_catalogue
 from edgecnn.cost import measure_cost
+from edgecnn.documents import write_atomically
 from edgecnn.formats import Source
 from edgecnn.models import Deployed, build, stages
 from edgecnn.models.architecture import Architecture, find_architecture

@@ -61,9 +61,9 @@ def by_ai_edge_quantizer(source: Source, images: Images, out: Path) -> Path:
     """Its static recipe and its own calibration, from our float file."""
     from ai_edge_quantizer import quantizer, recipe
 
-    from edgecnn.quantize.litert import float_file
-    from edgecnn.quantize.network import flatten
-    from edgecnn.tflite_file import save
+    from edgecnn.modelfiles.tflite import save
+    from edgecnn.quantize.engines.litert import float_file
+    from edgecnn.quantize.flat import flatten
 
     flat = Source(flatten(source.module, source.height, source.width), source.height, source.width, source.work)
     with contextlib.redirect_stdout(io.StringIO()):

@@ -24,9 +24,9 @@ from edgecnn.data import calibration_items, load_split
 from edgecnn.formats import Source
 from edgecnn.models import Deployed, load_module
 from edgecnn.parity import prepare_files
+from edgecnn.quantize.candidates import Networks
+from edgecnn.quantize.flat import flatten
 from edgecnn.quantize.ladder import TuningSet
-from edgecnn.quantize.network import flatten
-from edgecnn.quantize.networks import Networks
 from edgecnn.quantize.rounding import correct_bias
 from edgecnn.quantize.simulate import logits_of, run_simulated, simulated, sqnr
 

@@ -101,9 +101,9 @@ def table(row: Mapping[str, Any]) -> str:
 def _sides(deployed: Any, calibration: Images, judged: Images, eager: NDArray[np.float32], work: Path) -> Any:
     from edgecnn import formats
     from edgecnn.formats import Source
+    from edgecnn.quantize.engines.litert import HardSwish, write
+    from edgecnn.quantize.flat import flatten
     from edgecnn.quantize.ladder import Attempt, TuningSet
-    from edgecnn.quantize.litert import HardSwish, write
-    from edgecnn.quantize.network import flatten
 
     height, width = judged.shape[1:3]
     tuning = TuningSet(calibration, judged, eager.argmax(1), eager, 1.0, 1)

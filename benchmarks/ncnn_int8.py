@@ -31,9 +31,9 @@ import numpy as np
 from edgecnn.bench.host import fingerprint
 from edgecnn.formats import Source
 from edgecnn.formats.ncnn import fp32_file
+from edgecnn.modelfiles.ncnn import load, save
 from edgecnn.models import Deployed, build
-from edgecnn.ncnn_files import load, save
-from edgecnn.quantize.ncnn import grouped, int8_network, layer_scales, quantisable
+from edgecnn.quantize.engines.ncnn import grouped, int8_network, layer_scales, quantisable
 from edgecnn.quantize.observe import OBSERVERS
 from edgecnn.runtimes import Session, open_file
 

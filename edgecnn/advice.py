@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 from pydantic import Field
 
-from edgecnn.artifact import Frozen
 from edgecnn.checkpoint import RecipeName
+from edgecnn.documents import Frozen
 
 Verdict: TypeAlias = Literal["near", "far", "unknown"]
 """Whether pretrained features already tell the images apart."""

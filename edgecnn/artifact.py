@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
+from edgecnn.documents import Frozen, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
 
-BUNDLE_VERSION = 2
+BUNDLE_VERSION = 3
 """Raised when a bundle written by this version can no longer be read by an older one."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-Sha256 = str
-"""64 lower-case hexadecimal digits."""
-
-
-class Frozen(BaseModel):
-    """A value: strict types, unknown keys refused, immutable."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-Model = TypeVar("Model", bound=Frozen)
 
 
 class Preprocess(Frozen):
@@ -241,76 +226,6 @@ class Bundle(Frozen):
         raise UserError(f"{variant!r} is not in the bundle: it has {there}")
 
 
-def sha256_of(data: bytes) -> Sha256:
-    """Hash of bytes."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def sha256_of_file(path: Path) -> Sha256:
-    """Hash of a file, read in blocks."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def parse(model: type[Model], data: str | bytes, where: str) -> Model:
-    """JSON text to a frozen model; every problem in one UserError."""
-    try:
-        return model.model_validate_json(data)
-    except ValidationError as error:
-        raise UserError(f"{where}: {problems(error)}") from None
-
-
-def checked(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """Values to a frozen model; every problem in one UserError."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{where}: {problems(error)}") from None
-
-
-def problems(error: ValidationError) -> str:
-    """All of pydantic's findings on one line."""
-    found = [
-        f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg'][0].lower()}{item['msg'][1:]}"
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    return "; ".join(found)
-
-
-def write_atomically(path: Path, data: str | bytes) -> None:
-    """Write to a temporary name beside `path`, flush to disk, rename: never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data.encode() if isinstance(data, str) else data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def folder_written_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path` that replaces `path` on success and vanishes on failure."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if path.exists():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
 def inventory(folder: Path) -> dict[str, File]:
     """Every file below a bundle folder but bundle.json, by its relative POSIX path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / "bundle.json")
@@ -318,30 +233,6 @@ def inventory(folder: Path) -> dict[str, File]:
         path.relative_to(folder).as_posix(): File(sha256=sha256_of_file(path), bytes=path.stat().st_size)
         for path in files
     }
-
-
-def write_document(path: Path, value: Frozen) -> None:
-    """Write JSON with a hash over its own content, so that a changed digit in it is noticed too."""
-    content = value.model_dump(mode="json")
-    document = {"content_sha256": _content_hash(content), **content}
-    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_document(path: Path, model: type[Model], version: int, advice: str) -> Model:
-    """Read what `write_document` wrote. UserError, ending in `advice`, where it is damaged or of another version."""
-    try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
-        claimed = document.pop("content_sha256")
-        found = document["version"]
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        raise UserError(f"{path}: not a {path.stem} description (damaged?): {advice}") from None
-    if found != version:
-        raise UserError(
-            f"{path}: {path.stem} version {found}, this edgecnn reads version {version}: install a matching edgecnn"
-        )
-    if claimed != _content_hash(document):
-        raise UserError(f"{path}: its content does not match its own hash: {advice}")
-    return parse(model, json.dumps(document), str(path))
 
 
 def write_bundle(folder: Path, bundle: Bundle) -> None:
@@ -363,10 +254,6 @@ def load_bundle(folder: Path) -> Bundle:
         raise UserError(f"{path}: {sorted(named - set(bundle.files))[0]} has no hash: export the bundle again")
     _check_files(folder, bundle.files)
     return bundle
-
-
-def _content_hash(content: Mapping[str, Any]) -> Sha256:
-    return sha256_of(json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())
 
 
 def _check_files(folder: Path, files: Mapping[str, File]) -> None:

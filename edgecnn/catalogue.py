@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from edgecnn.artifact import Frozen
+from edgecnn.documents import Frozen
 from edgecnn.errors import UserError, not_one_of
 
 CATALOGUE = Path(__file__).parent / "catalogue.json"

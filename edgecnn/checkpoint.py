@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
 
-from edgecnn.artifact import Cost, Frozen, Preprocess, Sha256, read_document, sha256_of_file, write_document
+from edgecnn.artifact import Cost, Preprocess
+from edgecnn.documents import Frozen, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
 
 CHECKPOINT_VERSION = 1

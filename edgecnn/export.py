@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,22 +22,16 @@ from edgecnn.artifact import (
     Artifact,
     Bundle,
     FrameCheck,
-    Frozen,
     Golden,
     LeftOut,
     Provenance,
-    Sha256,
-    folder_written_whole,
     inventory,
     load_bundle,
-    parse,
-    sha256_of,
-    sha256_of_file,
-    write_atomically,
     write_bundle,
 )
 from edgecnn.checkpoint import CHECKPOINT, Checkpoint, read_checkpoint
 from edgecnn.data import Dataset, Item, calibration_items, load_split, split_hash, split_hashes
+from edgecnn.documents import Frozen, Sha256, folder_written_whole, parse, sha256_of, sha256_of_file, write_atomically
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Source
 from edgecnn.imaging import Images, prepare
@@ -53,6 +47,7 @@ from edgecnn.parity import (
     save_reference,
 )
 from edgecnn.profiles import Target, VariantSpec
+from edgecnn.progress import Progress
 from edgecnn.quantize import names as quantize_names
 from edgecnn.quantize import quantize
 from edgecnn.quantize.ladder import TuningSet
@@ -64,7 +59,7 @@ from edgecnn.runtimes import open_file, open_session
 from edgecnn.versions import installed_versions
 
 if TYPE_CHECKING:
-    from edgecnn.quantize.networks import Networks
+    from edgecnn.quantize.candidates import Networks
 
 GOLDEN_PER_CLASS = 10
 GOLDEN_IN_ALL = 120
@@ -95,9 +90,6 @@ _TRAINING_IMAGES = 512
 """For training with rounding."""
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 """The system's refusals that no variant is to blame for."""
-
-Progress = Callable[[str], None]
-"""Called with what is being done."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +249,7 @@ def _prepare(
     if any(variant.precision == "int8" for variant in target.variants):
         progress("calibration and validation images")
         tuning = _tuning(deployed, checkpoint, data, calibration, target)
-        from edgecnn.quantize.networks import Networks
+        from edgecnn.quantize.candidates import Networks
 
         networks = Networks(source, tuning)
     return _Job(checkpoint, digest, data, target, source, tuning, networks, reference, calibration, part, progress)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from edgecnn.artifact import Preprocess, parse
+from edgecnn.artifact import Preprocess
+from edgecnn.documents import parse
 from edgecnn.errors import MissingExtra, UserError, first_line, must_be_file
 
 DESCRIPTION_VERSION = "1"

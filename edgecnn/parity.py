@@ -9,15 +9,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Check, FrameCheck, Frozen, Precision, Preprocess, load_bundle
+from edgecnn.artifact import Check, FrameCheck, Precision, Preprocess, load_bundle
 from edgecnn.data import find_images
+from edgecnn.documents import Frozen
 from edgecnn.errors import BadImage, UserError
 from edgecnn.evaluate import Labels, compare, frames_against_files
 from edgecnn.imaging import Images, Pixels, Preparer, decode_whole
+from edgecnn.progress import Progress
 from edgecnn.runtimes import Session, installed, open_session
 
 REFERENCE_FILE = "reference.npz"
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)

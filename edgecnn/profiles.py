@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgecnn.artifact import Frozen, Model, Precision, checked
+from edgecnn.artifact import Precision
+from edgecnn.documents import Frozen, Model, checked
 from edgecnn.errors import UserError, not_one_of
 
 _PACKAGED = Path(__file__).parent / "_profiles"

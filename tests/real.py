@@ -12,8 +12,8 @@ import torch
 from edgecnn.formats import Source
 from edgecnn.imaging import prepare
 from edgecnn.models import Deployed, build
+from edgecnn.quantize.flat import flatten
 from edgecnn.quantize.ladder import TuningSet
-from edgecnn.quantize.network import flatten
 
 MACS = 300_774_272
 """Of MobileNetV2 at 224 pixels."""

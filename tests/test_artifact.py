@@ -18,12 +18,11 @@ from edgecnn.artifact import (
     Golden,
     Interval,
     Preprocess,
-    folder_written_whole,
     inventory,
     load_bundle,
-    write_atomically,
     write_bundle,
 )
+from edgecnn.documents import folder_written_whole, write_atomically
 from edgecnn.errors import UserError
 from tests.conftest import provenance
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from edgecnn.artifact import Cost, Preprocess, sha256_of
+from edgecnn.artifact import Cost, Preprocess
 from edgecnn.checkpoint import (
     CHECKPOINT,
     WEIGHTS,
@@ -23,6 +23,7 @@ from edgecnn.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
+from edgecnn.documents import sha256_of
 from edgecnn.errors import UserError
 
 

@@ -14,12 +14,13 @@ import numpy as np
 import onnx
 import pytest
 
-from edgecnn import formats, onnx_shapes, runtimes
+from edgecnn import formats, runtimes
 from edgecnn.formats import Source
 from edgecnn.formats.onnx import fp16_file, fp32_file
+from edgecnn.modelfiles import onnx_shapes
+from edgecnn.quantize.engines.onnx import write_qdq
+from edgecnn.quantize.flat import flatten, layers_of
 from edgecnn.quantize.ladder import Attempt, TuningSet
-from edgecnn.quantize.network import flatten, layers_of
-from edgecnn.quantize.onnx import write_qdq
 from edgecnn.require import parse, unmet
 from tests.contracts.conftest import CLASSES, HEIGHT, WIDTH, eager, images, module, tuning  # noqa: F401
 

@@ -18,8 +18,8 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.models import Deployed
+from edgecnn.quantize.flat import flatten, layers_of
 from edgecnn.quantize.ladder import Attempt, TuningSet
-from edgecnn.quantize.network import flatten, layers_of
 from edgecnn.runtimes import open_file
 from tests.conftest import picture
 from tests.real import MACS as REAL_MACS
@@ -28,7 +28,7 @@ from tests.real import mobilenet_v2
 if importlib.util.find_spec("executorch") is None:
     pytest.skip("executorch is not installed", allow_module_level=True)
 
-from edgecnn.quantize import executorch as quantize_executorch
+from edgecnn.quantize.engines import executorch as quantize_executorch
 from edgecnn.runtimes import executorch as runtime
 
 SIZE, CLASSES = 32, 3

@@ -20,13 +20,13 @@ from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.litert import captured, fp32_file, keep_pooled_dimensions, merge_normalisation
 from edgecnn.metadata import tflite_metadata
+from edgecnn.modelfiles.tflite import hushed, inputs_and_outputs, operations
 from edgecnn.models import Deployed
-from edgecnn.quantize import litert as quantize_litert
+from edgecnn.quantize.engines import litert as quantize_litert
+from edgecnn.quantize.flat import flatten, layers_of
 from edgecnn.quantize.ladder import Attempt, TuningSet
-from edgecnn.quantize.network import flatten, layers_of
 from edgecnn.runtimes import open_file
 from edgecnn.runtimes.litert import InterpreterSession, _delegated
-from edgecnn.tflite_file import hushed, inputs_and_outputs, operations
 from tests.conftest import picture
 from tests.real import mobilenet_v2
 

@@ -21,8 +21,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.ncnn import fp32_file, half
-from edgecnn.models import Deployed, build
-from edgecnn.ncnn_files import (
+from edgecnn.modelfiles.ncnn import (
     FP16_TAG,
     FP32_TAG,
     INT8_TAG,
@@ -38,9 +37,10 @@ from edgecnn.ncnn_files import (
     write_bin,
     write_param,
 )
-from edgecnn.quantize import ncnn as quantize_ncnn
+from edgecnn.models import Deployed, build
+from edgecnn.quantize.engines import ncnn as quantize_ncnn
+from edgecnn.quantize.flat import flatten, layers_of
 from edgecnn.quantize.ladder import Attempt, TuningSet
-from edgecnn.quantize.network import flatten, layers_of
 from edgecnn.quantize.observe import BINS, OBSERVERS, Histogram
 from edgecnn.runtimes import ncnn as runtime
 from edgecnn.runtimes import open_file

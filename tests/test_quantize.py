@@ -18,9 +18,9 @@ from edgecnn.formats import Source
 from edgecnn.models import Deployed
 from edgecnn.profiles import load_target
 from edgecnn.quantize import ladder
+from edgecnn.quantize.candidates import Networks
+from edgecnn.quantize.flat import find_weights, flatten, layers_of, new_weights
 from edgecnn.quantize.ladder import Rung, TuningSet, climb
-from edgecnn.quantize.network import find_weights, flatten, layers_of, new_weights
-from edgecnn.quantize.networks import Networks
 from edgecnn.quantize.observe import OBSERVERS, Histogram, exception_for
 from edgecnn.quantize.repair import equalise, train_with_rounding
 from edgecnn.quantize.rounding import correct_bias

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecnn import rehearse as rehearsing
-from edgecnn.artifact import Flip, Golden, sha256_of
+from edgecnn.artifact import Flip, Golden
+from edgecnn.documents import sha256_of
 from edgecnn.errors import UserError
 from edgecnn.rehearse import instructions, process, userland, wheels
 from edgecnn.rehearse.boards import BOARDS, board, cpuinfo, write_system_files

@@ -17,10 +17,10 @@ from edgecnn.artifact import Preprocess
 from edgecnn.formats import Source
 from edgecnn.models import Deployed
 from edgecnn.quantize import get
+from edgecnn.quantize.candidates import Networks
 from edgecnn.quantize.constant import lift_constants
+from edgecnn.quantize.flat import flatten, layers_of
 from edgecnn.quantize.ladder import TuningSet
-from edgecnn.quantize.network import flatten, layers_of
-from edgecnn.quantize.networks import Networks
 from edgecnn.quantize.observe import ABOVE_MINUS_3, OBSERVERS, observe
 from edgecnn.quantize.rounding import correct_bias, round_by_data
 from edgecnn.quantize.simulate import (

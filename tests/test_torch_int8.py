@@ -18,10 +18,10 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.models import Deployed
-from edgecnn.quantize import torchscript
+from edgecnn.quantize.engines import torchscript
+from edgecnn.quantize.flat import flatten, layers_of
 from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.lowering import ranges_of
-from edgecnn.quantize.network import flatten, layers_of
 from edgecnn.runtimes import open_file
 from tests.conftest import picture
 from tests.real import MACS, mobilenet_v2

@@ -17,9 +17,9 @@ import torch
 
 import edgecnn.train.loop
 import edgecnn.train.task
-from edgecnn.artifact import sha256_of
 from edgecnn.checkpoint import read_checkpoint
 from edgecnn.data import Dataset, Item, load_folder, split_hashes
+from edgecnn.documents import sha256_of
 from edgecnn.errors import UserError
 from edgecnn.models import build, load_module
 from edgecnn.train import TrainOptions, augment, class_weights, fine_tune, lr_scale, prepared

@@ -40,9 +40,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edgecnn.artifact import load_bundle, sha256_of
+from edgecnn.artifact import load_bundle
 from edgecnn.bench import host
 from edgecnn.bench.measure import decide
+from edgecnn.documents import sha256_of
 from edgecnn.imaging import Preparer
 from edgecnn.runtimes import open_session
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgecnn.artifact import Preprocess, checked
+from edgecnn.artifact import Preprocess
+from edgecnn.documents import checked
 from edgecnn.errors import UserError, must_be_file
 
 _FOREIGN = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from torch import nn
 from edgecnn.adopt.agreement import agreement
 from edgecnn.adopt.description import read_labels, read_preprocess
 from edgecnn.adopt.state_dict import ENDINGS, library_preprocess, load_state_dict, refuse_programs
-from edgecnn.artifact import Preprocess, folder_written_whole, sha256_of_file, write_atomically
+from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import (
     SPLIT,
     WEIGHTS,
@@ -30,12 +30,14 @@ from edgecnn.checkpoint import (
 )
 from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset, Item, calibration_items, save_split, split_hashes
+from edgecnn.documents import folder_written_whole, sha256_of_file, write_atomically
 from edgecnn.errors import UserError, must_be_file, not_one_of
 from edgecnn.metadata import read
 from edgecnn.models import ONNX, ONNX_FILE, Deployed, save_module
 from edgecnn.onnx_graph.network import Network, load_network
 from edgecnn.onnx_graph.onnx_file import Input, external_files, input_of, read_model
 from edgecnn.parity import prepare_files
+from edgecnn.progress import Progress
 from edgecnn.transfer import RECIPES
 from edgecnn.versions import installed_versions
 
@@ -47,9 +49,6 @@ _VERSION = 1
 _LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "Pillow", "simplejpeg", "safetensors")
 _AGREEMENT_IMAGES = 16
 _BATCH = 32
-
-Progress = Callable[[str], None]
-"""Called with what is being done."""
 
 
 @dataclass(frozen=True)

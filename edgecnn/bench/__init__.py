@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeAlias
 
 from edgecnn import runtimes
 from edgecnn.artifact import Artifact, Bundle, load_bundle
@@ -19,6 +18,7 @@ from edgecnn.bench.stats import Verdict
 from edgecnn.bench.summary import Summary, summarize
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.profiles import Budget, parse_budget
+from edgecnn.progress import Progress
 
 __all__ = [
     "COLUMNS",
@@ -40,7 +40,6 @@ __all__ = [
     "unmet_by",
 ]
 
-Progress: TypeAlias = Callable[[str], None]
 
 LONGEST_SECONDS = 180.0
 """A second run of a variant that would take longer is left to the user, who reads how many samples it takes."""

@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edgecnn import runtimes
-from edgecnn.artifact import Bundle, load_bundle, parse, sha256_of, write_atomically
+from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.bench import host, memory
 from edgecnn.bench.images import find_images
 from edgecnn.bench.measure import NullSession, measure
 from edgecnn.bench.process import USER_ERROR, Job
 from edgecnn.bench.records import NULL_VARIANT, BenchImage, Run, Subject
+from edgecnn.documents import parse, sha256_of, write_atomically
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Preparer
 from edgecnn.runtimes import Session

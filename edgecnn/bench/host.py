@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from edgecnn.artifact import Frozen
+from edgecnn.documents import Frozen
 from edgecnn.versions import installed_versions
 
 FLAGS = (

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from pydantic import Field, model_validator
 
-from edgecnn.artifact import Frozen
+from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.imaging import Images, Preparer
 from edgecnn.runtimes import Logits, Session

@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgecnn.artifact import Frozen, parse, write_atomically
 from edgecnn.bench.measure import Plan
 from edgecnn.bench.records import Run
+from edgecnn.documents import Frozen, parse, write_atomically
 from edgecnn.errors import UserError
 
 THREAD_VARIABLES = (

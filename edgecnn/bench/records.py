@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgecnn.artifact import Frozen, Sha256, parse
 from edgecnn.bench.host import Fingerprint, State
 from edgecnn.bench.measure import Plan, Samples
+from edgecnn.documents import Frozen, Sha256, parse
 from edgecnn.errors import UserError
 
 RUN_VERSION = 1

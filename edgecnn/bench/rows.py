@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from edgecnn.artifact import Frozen
 from edgecnn.bench.measure import STAGES
 from edgecnn.bench.stats import EXIT_CODES, Outcome
 from edgecnn.bench.summary import Summary
+from edgecnn.documents import Frozen
 from edgecnn.require import Requirement, unmet
 
 _MIB = 1024 * 1024

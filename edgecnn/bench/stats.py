@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Frozen
+from edgecnn.documents import Frozen
 from edgecnn.intervals import binomial_cdf, mcnemar
 from edgecnn.profiles import Budget
 

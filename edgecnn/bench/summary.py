@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn.artifact import Frozen
 from edgecnn.bench import host, stats
 from edgecnn.bench.measure import STAGES
 from edgecnn.bench.records import NULL_VARIANT, Run
 from edgecnn.bench.stats import Verdict
+from edgecnn.documents import Frozen
 from edgecnn.profiles import Budget
 
 _STEAL_WORTH_SAYING = 0.01

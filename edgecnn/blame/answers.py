@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Frozen, Interval
+from edgecnn.artifact import Interval
+from edgecnn.documents import Frozen
 from edgecnn.evaluate import Labels
 from edgecnn.intervals import paired_difference
 

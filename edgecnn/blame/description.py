@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from edgecnn.artifact import Frozen, checked
 from edgecnn.blame.pipeline import Pipeline, Three
 from edgecnn.blame.resizes import WITH_A_CHOICE, ResizeName
+from edgecnn.documents import Frozen, checked
 from edgecnn.errors import UserError
 
 _SHORT_EXAMPLE = (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from edgecnn.artifact import Frozen, load_bundle
+from edgecnn.artifact import load_bundle
 from edgecnn.blame import engines
 from edgecnn.blame.answers import Answers, Effect, effect, moved, scale_of, softmax
 from edgecnn.blame.case import SAME_NET, Case, Reading, input_layout, input_size, search
@@ -18,9 +18,9 @@ from edgecnn.blame.engines import Refused
 from edgecnn.blame.images import GivenImages, given_images
 from edgecnn.blame.pipeline import Pipeline
 from edgecnn.blame.stages import exchange, walk, words
+from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
-
-Progress = Callable[[str], None]
+from edgecnn.progress import Progress
 
 EXPLAINED_IMAGES = 400
 """The search for the stage to blame runs on at most so many images, evenly spaced."""

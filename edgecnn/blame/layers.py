@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Artifact, Frozen
+from edgecnn.artifact import Artifact
 from edgecnn.blame import engines
 from edgecnn.blame.engines import Tensor, Tensors
+from edgecnn.documents import Frozen
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.imaging import Images
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Artifact, Bundle, Frozen, Interval, Preprocess
+from edgecnn.artifact import Artifact, Bundle, Interval, Preprocess
 from edgecnn.blame import engines
 from edgecnn.blame.answers import Effect, Expected, effect
 from edgecnn.blame.images import GivenImages
 from edgecnn.blame.pipeline import Kitchen, Pipeline, Three, normalised, orientation, own_pipeline, swapped
+from edgecnn.documents import Frozen
 from edgecnn.errors import BadImage, MissingExtra, UserError
+from edgecnn.progress import Progress
 from edgecnn.runtimes import Session, open_session
-
-Progress = Callable[[str], None]
 
 
 class Price(Frozen):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Artifact, Bundle, Frozen, load_bundle, sha256_of
+from edgecnn.artifact import Artifact, Bundle, load_bundle
 from edgecnn.blame import engines
 from edgecnn.blame.answers import Answers, Effect, Expected, effect
 from edgecnn.blame.case import SAME_NET, Case, search
@@ -20,12 +20,13 @@ from edgecnn.blame.layers import LAYER_IMAGES, Layers, layer_noise
 from edgecnn.blame.pipeline import Kitchen, Shape, own_pipeline
 from edgecnn.blame.prices import Prices, price
 from edgecnn.blame.stages import walk, words
+from edgecnn.documents import Frozen, sha256_of
 from edgecnn.errors import UserError
 from edgecnn.imaging import prepare
 from edgecnn.parity import prepare_files
+from edgecnn.progress import Progress
 from edgecnn.runtimes import Session, installed, open_session
 
-Progress = Callable[[str], None]
 EXPLAINED_IMAGES = 400
 _JPEG = (".jpg", ".jpeg", ".jfif")
 _PIXELS = "decode, orientation, colour order, resize, normalisation, layout"

@@ -68,8 +68,8 @@ def plan(
     Reads training images only and writes nothing. A few batches are timed, so run it while the machine is idle.
     """
     need_training()
-    from edgecnn.artifact import checked
     from edgecnn.cli.show import console, say
+    from edgecnn.documents import checked
     from edgecnn.plan import plan as make
     from edgecnn.profiles import load_target, parse_budget
     from edgecnn.train import TrainOptions

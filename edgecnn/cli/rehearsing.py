@@ -40,8 +40,8 @@ def rehearse(
     Emulated: numerics only, no times. Exit code 1 where a variant differs or dies, 3 where none could be run. The first
     call fetches about 120 MB (Debian, Ubuntu or their like; no root needed).
     """
-    from edgecnn.artifact import write_atomically
     from edgecnn.cli.show import console, say
+    from edgecnn.documents import write_atomically
     from edgecnn.rehearse import rehearse as run
 
     found = run(bundle, device, variant or (), images, cache, offline, say)

@@ -135,7 +135,7 @@ def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkp
 
 def _options_of(training: Mapping[str, Any]) -> TrainOptions:
     need_training()
-    from edgecnn.artifact import checked
+    from edgecnn.documents import checked
     from edgecnn.train import TrainOptions
     from edgecnn.transfer import LETTERS
 

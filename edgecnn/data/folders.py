@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecnn.artifact import Preprocess, sha256_of
+from edgecnn.artifact import Preprocess
+from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage, UserError, not_one_of
 from edgecnn.imaging import EXTENSIONS, Preparer
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgecnn.artifact import Frozen, Sha256, parse, sha256_of, sha256_of_file, write_atomically
 from edgecnn.data.folders import SPLITS, Dataset, Item, Problem, split_hash
+from edgecnn.documents import Frozen, Sha256, parse, sha256_of, sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.imaging import EXTENSIONS
 

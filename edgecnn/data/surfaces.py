@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgecnn.artifact import folder_written_whole
 from edgecnn.data.textures import (
     MARKS,
     PRETRAIN_CLASSES,
@@ -38,6 +37,7 @@ from edgecnn.data.textures import (
     turned,
     wandering,
 )
+from edgecnn.documents import folder_written_whole
 from edgecnn.errors import UserError, not_one_of
 from edgecnn.imaging import Pixels
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cache
 
 from edgecnn import __version__
-from edgecnn.artifact import Frozen
 from edgecnn.doctor.libraries import (
     VERBS,
     Converter,
@@ -28,6 +27,7 @@ from edgecnn.doctor.libraries import (
 )
 from edgecnn.doctor.machine import Machine, Processor, machine_here, processor_here, system_problems
 from edgecnn.doctor.wording import converter_line, engine_line, extra_line, machine_lines, processor_lines, verb_line
+from edgecnn.documents import Frozen
 
 __all__ = ["Diagnosis", "examine", "import_in_child", "lines"]
 

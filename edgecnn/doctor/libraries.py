@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from edgecnn.artifact import Frozen
+from edgecnn.documents import Frozen
 
 VERBS: Mapping[str, tuple[str, ...]] = {
     "demo-data": (),

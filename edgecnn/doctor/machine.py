@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edgecnn.artifact import Frozen
+from edgecnn.documents import Frozen
 
 FEATURES: Mapping[str, tuple[str, ...]] = {
     "AVX2": ("avx2",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from edgecnn.artifact import Frozen
+from edgecnn.documents import Frozen
 from edgecnn.embeddings.baselines import Baseline, baselines, need_sklearn
 from edgecnn.embeddings.features import Embedded, Shown, Source, images_of_run, read_images, shown_features
 from edgecnn.embeddings.files import ENDINGS, load_features, need_pyarrow, save_features

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Frozen, Interval
+from edgecnn.artifact import Interval
+from edgecnn.documents import Frozen
 from edgecnn.embeddings.features import Embedded, labels_of, places_in
 from edgecnn.errors import MissingExtra
 from edgecnn.intervals import clopper_pearson

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from edgecnn.artifact import Preprocess, sha256_of, write_atomically
+from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import SPLIT, WEIGHTS
 from edgecnn.data import SPLITS, Dataset, Item, Problem, load_folder, load_split
+from edgecnn.documents import sha256_of, write_atomically
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import EXTENSIONS, Preparer
 from edgecnn.models import build, head_of, load_module

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import write_atomically
+from edgecnn.documents import write_atomically
 from edgecnn.embeddings.features import Embedded, Features
 from edgecnn.errors import MissingExtra, UserError, first_line, must_be_file
 

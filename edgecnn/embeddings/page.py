@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from edgecnn.artifact import write_atomically
+from edgecnn.documents import write_atomically
 from edgecnn.embeddings.features import Embedded
 from edgecnn.embeddings.suspects import Duplicate, Mislabelled
 from edgecnn.errors import MissingExtra

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Frozen
+from edgecnn.documents import Frozen
 from edgecnn.embeddings.baselines import folds, probe
 from edgecnn.embeddings.features import Embedded, labels_of
 

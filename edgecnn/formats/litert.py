@@ -17,7 +17,7 @@ from typing import Any
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Format, Source
-from edgecnn.tflite_file import describe, hushed
+from edgecnn.modelfiles.tflite import describe, hushed
 
 MAIN = "model.tflite"
 NOTES = {"exporter": "litert-torch"}

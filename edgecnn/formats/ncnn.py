@@ -19,7 +19,7 @@ import numpy as np
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Format, Source
-from edgecnn.ncnn_files import FP16_TAG, FP32_TAG, Block, Layer, Network, load, save
+from edgecnn.modelfiles.ncnn import FP16_TAG, FP32_TAG, Block, Layer, Network, load, save
 
 MAIN = "model.param"
 FILES = (MAIN, "model.bin")

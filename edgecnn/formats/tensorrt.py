@@ -13,7 +13,7 @@ from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Format, Source
 from edgecnn.formats.onnx import fp16_file, fp32_file
-from edgecnn.onnx_shapes import layers_of, read_nodes
+from edgecnn.modelfiles.onnx_shapes import layers_of, read_nodes
 
 FILES = ("model.engine", "engine.json")
 _WORKSPACE_BYTES = 1 << 30

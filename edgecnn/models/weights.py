@@ -18,7 +18,7 @@ import torchvision
 from safetensors import SafetensorError
 from torch import Tensor
 
-from edgecnn.artifact import sha256_of_file
+from edgecnn.documents import sha256_of_file
 from edgecnn.errors import UserError, first_line, must_be_file, not_one_of
 from edgecnn.models.architecture import EMBEDDED, Architecture
 

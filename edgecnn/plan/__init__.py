@@ -9,9 +9,9 @@ from typing import Literal
 import torch
 
 from edgecnn.advice import Advice, Facts, advise
-from edgecnn.artifact import Frozen
 from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset
+from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.models import EMBEDDED, Built, build
 from edgecnn.plan.classes import ClassRow, Described, describe

@@ -8,8 +8,8 @@ from typing import Literal
 
 from PIL import Image, UnidentifiedImageError
 
-from edgecnn.artifact import Frozen
 from edgecnn.data import SPLITS, Dataset, calibration_items
+from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.plan.sample import Sample
 

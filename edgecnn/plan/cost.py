@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgecnn.artifact import Frozen
 from edgecnn.checkpoint import Recipe, RecipeName
+from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.models import stages
 from edgecnn.plan.freeze_map import COMPARED, recipe_for

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecnn.advice import Verdict
-from edgecnn.artifact import Frozen
+from edgecnn.documents import Frozen
 from edgecnn.models import Built, build, head_of
 from edgecnn.plan.sample import Sample
 

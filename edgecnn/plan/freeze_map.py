@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from edgecnn.artifact import Frozen
 from edgecnn.checkpoint import Recipe, RecipeName
+from edgecnn.documents import Frozen
 from edgecnn.models import stages
 from edgecnn.transfer import RECIPES, param_groups
 

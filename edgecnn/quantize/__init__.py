@@ -1,4 +1,4 @@
-"""INT8: one file for each format that can be quantised, found by listing this folder, and the ladder they all climb."""
+"""INT8: one file for each format that can be quantised, found by listing `engines/`, and the ladder they all climb."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 from edgecnn import formats
 from edgecnn.errors import MissingExtra, not_one_of
 from edgecnn.formats import Converted
-from edgecnn.quantize.ladder import Attempt, Quantizer, Rung, Say, climb
+from edgecnn.progress import Progress
+from edgecnn.quantize import engines
+from edgecnn.quantize.ladder import Attempt, Quantizer, Rung, climb
 
 if TYPE_CHECKING:
-    from edgecnn.quantize.networks import Networks
+    from edgecnn.quantize.candidates import Networks
 
 KEPT_IN_FLOAT = (1, 3, 6, 12)
 """So many of the most sensitive layers."""
@@ -28,28 +30,28 @@ _LEAST_GAIN = 0.2
 
 def names() -> list[str]:
     """Formats that can be quantised, without importing a converter."""
-    return sorted({module.name for module in pkgutil.iter_modules(__path__)} & set(formats.names()))
+    return sorted({module.name for module in pkgutil.iter_modules(engines.__path__)} & set(formats.names()))
 
 
 def get(name: str) -> Quantizer:
     """How a format's int8 file is written. UserError where it has none, MissingExtra where a library is missing."""
     if name not in names():
         raise not_one_of("int8: format", name, names())
-    found: Quantizer = importlib.import_module(f"{__name__}.{name}").QUANTIZER
+    found: Quantizer = importlib.import_module(f"{engines.__name__}.{name}").QUANTIZER
     for module in found.needs:
         if importlib.util.find_spec(module) is None:
             raise MissingExtra(module, found.extra)
     return found
 
 
-def quantize(name: str, networks: Networks, out: Path, say: Say = lambda text: None) -> Converted:
+def quantize(name: str, networks: Networks, out: Path, progress: Progress = lambda text: None) -> Converted:
     """Write the int8 variant of a format: climb its ladder on validation images, keep the rung that was taken.
 
     UserError where the format has no int8, a library is missing, no rung could be written or INT8 is not worth it.
     """
     quantizer = get(name)
     folder, files, notes = climb(
-        rungs(quantizer, networks), quantizer.runtime, networks.tuning, networks.source.work / f"{name}-int8", say
+        rungs(quantizer, networks), quantizer.runtime, networks.tuning, networks.source.work / f"{name}-int8", progress
     )
     if quantizer.worth is not None:
         notes |= quantizer.worth(folder / files[0], networks.plain, networks.tuning)
@@ -72,7 +74,7 @@ def quantize(name: str, networks: Networks, out: Path, say: Say = lambda text: N
 
 def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
     """The ladder of an engine, from cheap to dear; each network is made when its rung is reached."""
-    from edgecnn.quantize.network import layers_of
+    from edgecnn.quantize.flat import layers_of
 
     def rung(attempt: Attempt) -> Rung:
         return Rung(attempt.name, partial(quantizer.write, attempt, networks.tuning))

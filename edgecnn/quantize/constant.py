@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from edgecnn.imaging import Images
-from edgecnn.quantize.network import (
+from edgecnn.quantize.flat import (
     WEIGHTED,
     bias_of,
     clone,

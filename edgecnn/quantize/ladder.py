@@ -13,15 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import sha256_of
+from edgecnn.documents import sha256_of
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Source
 from edgecnn.imaging import Images
-from edgecnn.quantize.network import WeightedLayer
+from edgecnn.progress import Progress
+from edgecnn.quantize.flat import WeightedLayer
 from edgecnn.quantize.observe import OBSERVERS, Histogram, Observer, Range, exception_for
 from edgecnn.runtimes import open_file
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class Tried:
 
 
 def climb(
-    rungs: Iterator[Rung], runtime: str, tuning: TuningSet, work: Path, say: Say
+    rungs: Iterator[Rung], runtime: str, tuning: TuningSet, work: Path, progress: Progress
 ) -> tuple[Path, tuple[str, ...], dict[str, Any]]:
     """Try rungs in order; return the taken one's folder, its files and the notes for the record.
 
@@ -155,7 +154,7 @@ def climb(
             continue
         tried.append(row)
         made.append((folder, files))
-        say(
+        progress(
             f"  {row.rung}: validation loss {row.loss_points:+.1f} points, agreement {row.agreement:.1%} "
             f"(expected {row.expected_agreement:.1%}), "
             f"{row.latency_ms:.1f} ms here ({row.seconds:.0f} s)"

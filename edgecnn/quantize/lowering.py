@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
 from edgecnn.imaging import Pixels
+from edgecnn.quantize.flat import clone, parameter, weighted_nodes
 from edgecnn.quantize.ladder import Attempt, TuningSet
-from edgecnn.quantize.network import clone, parameter, weighted_nodes
 from edgecnn.quantize.observe import Range, Tensors, observed_once
 
 

@@ -1,6 +1,6 @@
 """Networks that answer the same in float and lose less in int8: equalised, trained with rounding.
 
-Each takes a flat network (see `edgecnn.quantize.network`) and gives a new one; the old one is left as it is.
+Each takes a flat network (see `edgecnn.quantize.flat`) and gives a new one; the old one is left as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from edgecnn.imaging import Images
-from edgecnn.quantize.network import (
+from edgecnn.quantize.flat import (
     WEIGHTED,
     bias_of,
     clone,

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgecnn.imaging import Images
-from edgecnn.quantize.network import bias_of, clone, parameter, set_parameter, weighted_nodes
+from edgecnn.quantize.flat import bias_of, clone, parameter, set_parameter, weighted_nodes
 from edgecnn.quantize.simulate import Stepper, channel_means, float_means, round_weight
 
 _IMAGES = 32

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgecnn.imaging import Images
-from edgecnn.quantize.network import WEIGHTED, weighted_nodes
+from edgecnn.quantize.flat import WEIGHTED, weighted_nodes
 from edgecnn.quantize.observe import ABOVE_MINUS_3, OBSERVERS, Histogram, Range, observe
 
 _SOFT = ("hardswish", "silu", "gelu", "hardsigmoid", "sigmoid")

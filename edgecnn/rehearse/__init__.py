@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecnn.artifact import Artifact, Bundle, Frozen, Golden, load_bundle
+from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle
+from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.rehearse.boards import Board, board
 from edgecnn.rehearse.compare import EMULATED, Difference, Outcome, Rehearsed, difference, exit_code, judge

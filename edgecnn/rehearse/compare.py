@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from edgecnn.artifact import Flip, Frozen, Precision
+from edgecnn.artifact import Flip, Precision
+from edgecnn.documents import Frozen
 from edgecnn.runtimes import Logits
 
 EMULATED = "emulated: numerics only, no times"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecnn import runtimes
-from edgecnn.artifact import parse, sha256_of, write_atomically
+from edgecnn.documents import parse, sha256_of, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.imaging import Images, prepare
 from edgecnn.rehearse.instructions import BEGIN, END

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgecnn.artifact import Frozen, Precision, Preprocess
+from edgecnn.artifact import Precision, Preprocess
+from edgecnn.documents import Frozen
 
 
 class Job(Frozen):

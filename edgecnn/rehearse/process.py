@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from edgecnn.artifact import parse, sha256_of, write_atomically
+from edgecnn.documents import parse, sha256_of, write_atomically
 from edgecnn.rehearse.boards import Board, write_system_files
 from edgecnn.rehearse.instructions import Log, count, kind_of
 from edgecnn.rehearse.job import IMAGE_DONE, PHASES, USER_ERROR, Answer, Job

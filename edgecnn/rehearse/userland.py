@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecnn.artifact import Frozen, parse, sha256_of_file, write_atomically
+from edgecnn.documents import Frozen, parse, sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 
 Say = Callable[[str], None]

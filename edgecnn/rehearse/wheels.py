@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-from edgecnn.artifact import Frozen, parse, sha256_of, sha256_of_file, write_atomically
+from edgecnn.documents import Frozen, parse, sha256_of, sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.rehearse.userland import Release, Say, made_once, need_space
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.imaging import Images
+from edgecnn.modelfiles.tflite import hushed
 from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
-from edgecnn.tflite_file import hushed
 
 _DELEGATE = "DELEGATE"
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "int8": "int8", "uint8": "int8"}

@@ -12,7 +12,7 @@ import numpy as np
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError
 from edgecnn.imaging import Images, Pixels
-from edgecnn.ncnn_files import Layer, int8_scale_term, load, weights_beside
+from edgecnn.modelfiles.ncnn import Layer, int8_scale_term, load, weights_beside
 from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.imaging import Images
-from edgecnn.onnx_shapes import Layer, Node, Shape, layer_behind, layers_of, read_nodes
+from edgecnn.modelfiles.onnx_shapes import Layer, Node, Shape, layer_behind, layers_of, read_nodes
 from edgecnn.require import unasked
 from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from edgecnn.artifact import sha256_of_file, write_atomically
 from edgecnn.checkpoint import SPLIT, WEIGHTS, Checkpoint, Metrics, Recipe, read_checkpoint, write_checkpoint
 from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset, save_split, split_hashes
+from edgecnn.documents import sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.models import save_module
 from edgecnn.train.augmentation import augment

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Frozen, parse, write_atomically
 from edgecnn.checkpoint import Recipe, RecipeName
 from edgecnn.data import Dataset, Item
+from edgecnn.documents import Frozen, parse, write_atomically
 from edgecnn.models import EMBEDDED
 from edgecnn.train.folder import EVIDENCE, STATE
 from edgecnn.train.loop import train

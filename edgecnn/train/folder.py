@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from edgecnn.artifact import sha256_of_file
 from edgecnn.checkpoint import CHECKPOINT, SPLIT, WEIGHTS, Checkpoint, read_checkpoint
 from edgecnn.data import Dataset, split_hashes
+from edgecnn.documents import sha256_of_file
 from edgecnn.errors import UserError
 from edgecnn.train.options import TrainOptions
 

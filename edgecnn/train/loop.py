@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms import v2
 
-from edgecnn.artifact import write_atomically
 from edgecnn.checkpoint import Metrics
+from edgecnn.documents import write_atomically
 from edgecnn.errors import UserError
 from edgecnn.train.average import Average
 from edgecnn.train.folder import HISTORY, STATE

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from edgecnn.artifact import Frozen
 from edgecnn.checkpoint import RecipeName
+from edgecnn.documents import Frozen
 
 
 class TrainOptions(Frozen):

@@ -12,8 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from edgecnn.artifact import Preprocess, sha256_of
+from edgecnn.artifact import Preprocess
 from edgecnn.data import Item, split_hash
+from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Images, Preparer
 from edgecnn.train.augmentation import DRAWS, augment

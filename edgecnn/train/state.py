@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from edgecnn.artifact import Frozen, write_atomically
+from edgecnn.documents import Frozen, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.models import State
 from edgecnn.train.task import Task

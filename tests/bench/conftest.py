@@ -11,21 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgecnn.artifact import (
-    Artifact,
-    Bundle,
-    Check,
-    Cost,
-    Golden,
-    Interval,
-    Preprocess,
-    inventory,
-    sha256_of,
-    write_bundle,
-)
+from edgecnn.artifact import Artifact, Bundle, Check, Cost, Golden, Interval, Preprocess, inventory, write_bundle
 from edgecnn.bench.host import Fingerprint, State
 from edgecnn.bench.measure import Plan, Samples, Stages
 from edgecnn.bench.records import BenchImage, Run, Subject
+from edgecnn.documents import sha256_of
 from edgecnn.imaging import prepare
 from tests.conftest import provenance
 

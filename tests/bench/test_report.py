@@ -24,13 +24,13 @@ from edgecnn.artifact import (
     LeftOut,
     Preprocess,
     inventory,
-    sha256_of,
     write_bundle,
 )
 from edgecnn.bench import NULL_VARIANT, Run
 from edgecnn.bench.records import Subject, write_run
 from edgecnn.bench.report import wording, write_report
 from edgecnn.bench.report.material import gather
+from edgecnn.documents import sha256_of
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.evaluate import compare
 from edgecnn.parity import REFERENCE_FILE, Reference, save_reference

@@ -21,10 +21,9 @@ from edgecnn.artifact import (
     Precision,
     Preprocess,
     inventory,
-    sha256_of,
-    sha256_of_file,
     write_bundle,
 )
+from edgecnn.documents import sha256_of, sha256_of_file
 from edgecnn.formats import Source
 from edgecnn.imaging import prepare
 from edgecnn.parity import Reference, prepare_files, save_reference

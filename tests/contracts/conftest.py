@@ -9,8 +9,8 @@ import pytest
 
 from edgecnn import formats
 from edgecnn.formats import Source
+from edgecnn.quantize.candidates import Networks
 from edgecnn.quantize.ladder import TuningSet
-from edgecnn.quantize.networks import Networks
 from tests.conftest import picture
 
 HEIGHT, WIDTH, CLASSES = 32, 40, 3

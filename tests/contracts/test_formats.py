@@ -12,7 +12,7 @@ import pytest
 from edgecnn import formats, quantize, runtimes
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.formats import Source
-from edgecnn.quantize.networks import Networks
+from edgecnn.quantize.candidates import Networks
 from tests.contracts.conftest import CLASSES, format_precisions, images
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.25}

@@ -6,18 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecnn.artifact import (
-    Artifact,
-    Bundle,
-    Check,
-    Cost,
-    Golden,
-    Interval,
-    Preprocess,
-    inventory,
-    sha256_of,
-    write_bundle,
-)
+from edgecnn.artifact import Artifact, Bundle, Check, Cost, Golden, Interval, Preprocess, inventory, write_bundle
+from edgecnn.documents import sha256_of
 from edgecnn.imaging import prepare
 from edgecnn.runtimes import open_file
 from tests.conftest import encode, picture, provenance

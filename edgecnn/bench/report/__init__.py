@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn import __version__
-from edgecnn.artifact import write_atomically
 from edgecnn.bench.report import charts, findings, tables
 from edgecnn.bench.report.flips import galleries
 from edgecnn.bench.report.material import Material, gather
 from edgecnn.bench.report.training import Training, evidence_table, read_training
 from edgecnn.bench.report.wording import moment, proportion
+from edgecnn.documents import write_atomically
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.profiles import Budget
 

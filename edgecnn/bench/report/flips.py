@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from edgecnn.artifact import Flip, sha256_of
+from edgecnn.artifact import Flip
 from edgecnn.bench.report.material import Material, Variant
+from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage
 from edgecnn.imaging import decode_whole
 

@@ -14,7 +14,7 @@ from edgecnn.blame.engines import Engine, Refused, Tensor, Tensors, as_taken, on
 from edgecnn.blame.pipeline import Shape
 from edgecnn.errors import UserError, first_line
 from edgecnn.imaging import Images
-from edgecnn.tflite_file import hushed
+from edgecnn.modelfiles.tflite import hushed
 
 
 class _Opened:

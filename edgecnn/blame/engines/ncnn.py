@@ -16,7 +16,7 @@ def _open(path: Path, threads: int) -> Opened:
 
 
 def _tensors(path: Path, images: Images) -> Tensors:
-    from edgecnn.ncnn_files import int8_scale_term, load
+    from edgecnn.modelfiles.ncnn import int8_scale_term, load
     from edgecnn.runtimes.ncnn import open_net, tensors
 
     quantised = any(map(int8_scale_term, load(path).layers))

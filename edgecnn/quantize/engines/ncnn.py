@@ -28,9 +28,9 @@ from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.ncnn import FILES, MAIN, NOTES, fp32_file
 from edgecnn.imaging import Images, Pixels
-from edgecnn.ncnn_files import INT8_TAG, QUANTISABLE, Block, Layer, Network, load, save
+from edgecnn.modelfiles.ncnn import INT8_TAG, QUANTISABLE, Block, Layer, Network, load, save
+from edgecnn.quantize.flat import WeightedLayer, find_weights, new_weights
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
-from edgecnn.quantize.network import WeightedLayer, find_weights, new_weights
 from edgecnn.quantize.observe import BINS, Histogram, Observer, Tensors, observed_once
 from edgecnn.runtimes import open_file
 from edgecnn.runtimes.ncnn import open_net, tensors

@@ -13,8 +13,8 @@ import numpy as np
 from edgecnn.formats import Source
 from edgecnn.formats.onnx import NOTES, fp32_file
 from edgecnn.imaging import Pixels
+from edgecnn.quantize.flat import WeightedLayer, find_weights, new_weights
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
-from edgecnn.quantize.network import WeightedLayer, find_weights, new_weights
 from edgecnn.quantize.observe import Tensors, observed_once
 
 MAIN = "model.onnx"

@@ -19,6 +19,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from edgecnn.errors import UserError, first_line
+from edgecnn.quantize.flat import layers_of
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.lowering import (
     Dialect,
@@ -31,7 +32,6 @@ from edgecnn.quantize.lowering import (
     reads_batch_size,
     rewrite,
 )
-from edgecnn.quantize.network import layers_of
 from edgecnn.runtimes.pytorch import FACTS, exact_int8, quiet
 
 MAIN = "model.pt"

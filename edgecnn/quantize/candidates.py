@@ -15,8 +15,8 @@ from torch.fx import GraphModule
 
 from edgecnn.formats import Source
 from edgecnn.quantize.constant import lift_constants
+from edgecnn.quantize.flat import WeightedLayer, flatten, layers_of
 from edgecnn.quantize.ladder import Attempt, TuningSet
-from edgecnn.quantize.network import WeightedLayer, flatten, layers_of
 from edgecnn.quantize.observe import FOR_ALL, OBSERVERS, Histogram, Range
 from edgecnn.quantize.repair import equalise, train_with_rounding
 from edgecnn.quantize.rounding import correct_bias, round_by_data

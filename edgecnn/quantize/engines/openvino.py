@@ -12,8 +12,8 @@ from pathlib import Path
 from edgecnn import telemetry
 from edgecnn.formats.onnx import fp32_file
 from edgecnn.formats.openvino import FILES, NOTES
+from edgecnn.quantize.engines.onnx import write_qdq
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
-from edgecnn.quantize.onnx import write_qdq
 
 _FUSED = ("HardSwish", "HardSigmoid")
 """Not rounding what they read gains 2 dB of MobileNetV3's logits and takes no longer."""

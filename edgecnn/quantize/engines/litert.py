@@ -18,10 +18,7 @@ from edgecnn.formats import Source
 from edgecnn.formats.litert import MAIN, NOTES, channels_last
 from edgecnn.formats.litert import write as convert_module
 from edgecnn.imaging import Pixels
-from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
-from edgecnn.quantize.network import WeightedLayer, clone, find_weights, new_weights
-from edgecnn.quantize.observe import Range, Tensors, observed_once
-from edgecnn.tflite_file import (
+from edgecnn.modelfiles.tflite import (
     Operation,
     describe,
     hushed,
@@ -31,6 +28,9 @@ from edgecnn.tflite_file import (
     save,
     take_uint8,
 )
+from edgecnn.quantize.flat import WeightedLayer, clone, find_weights, new_weights
+from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
+from edgecnn.quantize.observe import Range, Tensors, observed_once
 
 _PIXELS: Range = (0.0, 255.0)
 HardSwish = Literal["rewritten", "float", "int8"]
