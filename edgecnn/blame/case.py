@@ -14,7 +14,7 @@ from edgecnn.blame.answers import Answers, Effect, Expected, Kind, class_order, 
 from edgecnn.blame.engines import Opened, Refused
 from edgecnn.blame.pipeline import (
     Colour,
-    Kitchen,
+    EncodedImage,
     Layout,
     Pipeline,
     Shape,
@@ -61,10 +61,10 @@ class Case:
         """(n, classes) for each pipeline, of all images or of `index`. Each is decoded once. Raises Refused."""
         rows: list[list[NDArray[np.float32]]] = [[] for _ in pipelines]
         for path in self.paths if index is None else [self.paths[i] for i in index.tolist()]:
-            kitchen = Kitchen(path.read_bytes())
+            image = EncodedImage(path.read_bytes())
             for pipeline, into in zip(pipelines, rows, strict=True):
                 try:
-                    into.append(self.opened.run(kitchen.enter(pipeline, self.takes)))
+                    into.append(self.opened.run(image.enter(pipeline, self.takes)))
                 except BadImage as error:
                     raise UserError(f"{path}: {error}") from None
         return [self._in_our_order(np.stack(one)) for one in rows]

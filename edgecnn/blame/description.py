@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from edgecnn.blame.pipeline import Pipeline, Three
+from edgecnn.blame.pipeline import PerChannel, Pipeline
 from edgecnn.blame.resizes import WITH_A_CHOICE, ResizeName
 from edgecnn.documents import Frozen, checked
 from edgecnn.errors import UserError
@@ -33,8 +33,8 @@ class Description(Frozen):
     crop: float = Field(default=1.0, gt=0, le=1)
     resize_short: int | None = Field(default=None, gt=0, le=8192)
     scale: Literal["1/255", "1"] | None = None
-    mean: Three | None = None
-    std: Three | None = None
+    mean: PerChannel | None = None
+    std: PerChannel | None = None
     layout: Literal["nchw", "nhwc"]
     dtype: Literal["float32", "uint8"]
     output: Literal["logits", "softmax"]

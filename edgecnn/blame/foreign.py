@@ -48,7 +48,7 @@ class Step(Frozen):
     """Of this stage as needed where all others are as described."""
 
 
-class Diagnosis(Frozen):
+class ForeignReport(Frozen):
     """What became of a foreign file."""
 
     file: str
@@ -82,7 +82,7 @@ def diagnose(
     explain: bool = True,
     tolerance: float | None = None,
     progress: Progress = lambda text: None,
-) -> Diagnosis:
+) -> ForeignReport:
     """Run a foreign file from the encoded test images exactly as described, and compare with the checkpoint.
 
     `explain`: where it does not match, search for the stage to blame. `tolerance`: largest error, in standard
@@ -122,8 +122,8 @@ def diagnose(
     return explained(case, given, described, said.output, found)
 
 
-def explained(case: Case, given: GivenImages, described: Pipeline, output: str, found: Diagnosis) -> Diagnosis:
-    """The diagnosis with the stage to blame, of a file that does not match."""
+def explained(case: Case, given: GivenImages, described: Pipeline, output: str, found: ForeignReport) -> ForeignReport:
+    """The report with the stage to blame, of a file that does not match."""
     fewer = given.at_most(EXPLAINED_IMAGES)
     case = replace(case, paths=fewer.paths, expected=fewer.expected)
     reading = search(case, described, case.answers([described])[0])
@@ -157,14 +157,14 @@ def explained(case: Case, given: GivenImages, described: Pipeline, output: str, 
     return found.model_copy(update=changes)
 
 
-def _compared(case: Case, answers: Answers, said: Description) -> Diagnosis:
+def _compared(case: Case, answers: Answers, said: Description) -> ForeignReport:
     as_described = effect(answers, case.expected, said.output)
     matches = as_described.error <= case.tolerance
     limit = f"limit {case.tolerance:.0e}"
     verdict = f"matches the checkpoint (largest error {as_described.error:.1e}, {limit})"
     if not matches:
         verdict = f"does not match the checkpoint ({limit}): {_cost(as_described)}; --explain says why"
-    return Diagnosis(
+    return ForeignReport(
         file=str(case.path),
         engine=case.engine,
         images=len(case.paths),

@@ -14,7 +14,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.blame.resizes import ResizeName, resize
 from edgecnn.imaging import Pixels, Preparer, decode_whole
 
-Three: TypeAlias = tuple[float, float, float]
+PerChannel: TypeAlias = tuple[float, float, float]
 Colour: TypeAlias = Literal["rgb", "bgr", "grey"]
 Layout: TypeAlias = Literal["nchw", "nhwc"]
 Shape: TypeAlias = tuple[int | None, ...]
@@ -39,8 +39,8 @@ class Pipeline:
     """center-crop: resize the whole image so that its shorter side has so many pixels, then crop. Instead of `crop`."""
     resize: ResizeName = "edgecnn"
     antialias: bool = True
-    gain: Three = (1.0, 1.0, 1.0)
-    offset: Three = (0.0, 0.0, 0.0)
+    gain: PerChannel = (1.0, 1.0, 1.0)
+    offset: PerChannel = (0.0, 0.0, 0.0)
     layout: Layout = "nhwc"
     dtype: Literal["float32", "uint8"] = "uint8"
 
@@ -59,19 +59,19 @@ def own_pipeline(spec: Preprocess) -> Pipeline:
     return Pipeline(height=spec.height, width=spec.width, fit=spec.fit, crop=crop)
 
 
-def normalised(spec: Preprocess) -> tuple[Three, Three]:
+def normalised(spec: Preprocess) -> tuple[PerChannel, PerChannel]:
     """(gain, offset) by which the trained network's pixels are normalised, RGB."""
     gain = tuple(1 / (255 * std) for std in spec.std)
     offset = tuple(-mean / std for mean, std in zip(spec.mean, spec.std, strict=True))
     return gain, offset  # type: ignore[return-value]
 
 
-def swapped(values: Three) -> Three:
+def swapped(values: PerChannel) -> PerChannel:
     """RGB to BGR and back."""
     return values[::-1]
 
 
-class Kitchen:
+class EncodedImage:
     """Prepares one encoded image after many pipelines; what they share is done once."""
 
     def __init__(self, encoded: bytes) -> None:

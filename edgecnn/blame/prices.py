@@ -13,7 +13,7 @@ from edgecnn.artifact import Artifact, Bundle, Interval, Preprocess
 from edgecnn.blame import engines
 from edgecnn.blame.answers import Effect, Expected, effect
 from edgecnn.blame.images import GivenImages
-from edgecnn.blame.pipeline import Kitchen, Pipeline, Three, normalised, orientation, own_pipeline, swapped
+from edgecnn.blame.pipeline import EncodedImage, PerChannel, Pipeline, normalised, orientation, own_pipeline, swapped
 from edgecnn.documents import Frozen
 from edgecnn.errors import BadImage, MissingExtra, UserError
 from edgecnn.progress import Progress
@@ -140,12 +140,12 @@ def _run(
     rows: list[list[NDArray[np.float32]]] = [[] for _ in wrong]
     errors = np.zeros(len(wrong))
     for path in paths:
-        kitchen = Kitchen(path.read_bytes())
+        image = EncodedImage(path.read_bytes())
         try:
-            pixels = kitchen.enter(own, "nhwc")
+            pixels = image.enter(own, "nhwc")
             right.append(session.run(pixels)[0])
             for index, mistake in enumerate(wrong):
-                entering = kitchen.enter(mistake.pipeline, "nhwc")
+                entering = image.enter(mistake.pipeline, "nhwc")
                 whole = np.clip(np.rint(entering), 0, 255).astype(np.uint8)
                 errors[index] += np.abs(whole.astype(np.int16) - pixels).mean() / len(paths)
                 if mistake.needs_float and with_floats is not None:
@@ -187,11 +187,11 @@ def _float_pixels(folder: Path, artifact: Artifact, threads: int) -> tuple[engin
 def _normalisations(own: Pipeline, spec: Preprocess) -> Iterator[Mistake]:
     """Wrong numbers before the net, turned into the pixels from which our graph computes just these."""
     gain, offset = normalised(spec)
-    half: Three = (0.5, 0.5, 0.5)
-    no_mean: Three = (0.0, 0.0, 0.0)
-    ones: Three = (1.0, 1.0, 1.0)
+    half: PerChannel = (0.5, 0.5, 0.5)
+    no_mean: PerChannel = (0.0, 0.0, 0.0)
+    ones: PerChannel = (1.0, 1.0, 1.0)
     imagenet = Preprocess(height=own.height, width=own.width)
-    candidates: list[tuple[str, float, Three, Three]] = [
+    candidates: list[tuple[str, float, PerChannel, PerChannel]] = [
         ("mean 0.5, std 0.5", 1 / 255, half, half),
         ("ImageNet's mean and std", 1 / 255, imagenet.mean, imagenet.std),
         ("mean and std in BGR order", 1 / 255, swapped(spec.mean), swapped(spec.std)),

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgecnn.blame.description import smooths
-from edgecnn.blame.pipeline import Pipeline, Three, swapped
+from edgecnn.blame.pipeline import PerChannel, Pipeline, swapped
 from edgecnn.blame.resizes import WITH_A_CHOICE
 
 STAGES = (
@@ -151,10 +151,10 @@ def _fit_words(pipeline: Pipeline) -> str:
 def _normalisation_words(pipeline: Pipeline) -> str:
     if pipeline.dtype == "uint8":
         return "pixels as they are"
-    for words_, gain in (("pixels 0 to 255", 1.0), ("pixels 0 to 1", 1 / 255)):
+    for meaning, gain in (("pixels 0 to 255", 1.0), ("pixels 0 to 1", 1 / 255)):
         if np.allclose(pipeline.gain, gain) and np.allclose(pipeline.offset, 0):
-            return f"{words_}, no mean"
-    std: Three = tuple(1 / (255 * gain) for gain in pipeline.gain)  # type: ignore[assignment]
+            return f"{meaning}, no mean"
+    std: PerChannel = tuple(1 / (255 * gain) for gain in pipeline.gain)  # type: ignore[assignment]
     mean = [-offset * one for offset, one in zip(pipeline.offset, std, strict=True)]
     if max(std) < 0.02:  # meant for pixels 0 to 255
         mean, std = [255 * one for one in mean], tuple(255 * one for one in std)  # type: ignore[assignment]

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from edgecnn.blame.answers import Effect
-from edgecnn.blame.foreign import Diagnosis
+from edgecnn.blame.foreign import ForeignReport
 from edgecnn.blame.layers import Layers
 from edgecnn.blame.prices import Prices
 from edgecnn.blame.variants import Explained, Explanation
@@ -34,7 +34,7 @@ def explanation_shown(explanation: Explanation) -> Iterator[Table | str]:
         yield f"{explained.variant}: {escape(explained.verdict)}"
 
 
-def diagnosis_shown(found: Diagnosis) -> Iterator[Table | str]:
+def foreign_shown(found: ForeignReport) -> Iterator[Table | str]:
     """Of a foreign file."""
     if found.steps:
         yield _steps(found)
@@ -91,7 +91,7 @@ def _prices(prices: Prices) -> Table:
     return table
 
 
-def _steps(found: Diagnosis) -> Table:
+def _steps(found: ForeignReport) -> Table:
     title = f"{found.file} on {found.explained_images} images, described and needed"
     table = Table(title=escape(title), title_justify="left", title_style="bold")
     for header in ("stage", "described", "needed"):

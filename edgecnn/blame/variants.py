@@ -17,7 +17,7 @@ from edgecnn.blame.case import SAME_NET, Case, search
 from edgecnn.blame.engines import Refused
 from edgecnn.blame.images import GivenImages, given_images
 from edgecnn.blame.layers import LAYER_IMAGES, Layers, layer_noise
-from edgecnn.blame.pipeline import Kitchen, Shape, own_pipeline
+from edgecnn.blame.pipeline import EncodedImage, Shape, own_pipeline
 from edgecnn.blame.prices import Prices, price
 from edgecnn.blame.stages import walk, words
 from edgecnn.documents import Frozen, sha256_of
@@ -64,7 +64,7 @@ class Explanation(Frozen):
 
 
 @dataclass
-class _Bench:
+class _VariantAnswers:
     """Answers of the bundle's variants to the explained images; each variant is run once."""
 
     folder: Path
@@ -87,7 +87,7 @@ class _Bench:
         own = own_pipeline(self.bundle.preprocess)
         session = open_session(self.folder, artifact, self.bundle.threads)
         try:
-            rows = [session.run(Kitchen(path.read_bytes()).enter(own, "nhwc"))[0] for path in self.given.paths]
+            rows = [session.run(EncodedImage(path.read_bytes()).enter(own, "nhwc"))[0] for path in self.given.paths]
         finally:
             session.close()
         return np.stack(rows)
@@ -106,14 +106,14 @@ def explain(
     """
     bundle = load_bundle(folder)
     chosen = [bundle.artifact(name) for name in variants] or list(bundle.artifacts)
-    bench = _Bench(folder, bundle, given_images(folder, data, bundle).at_most(EXPLAINED_IMAGES))
+    answered = _VariantAnswers(folder, bundle, given_images(folder, data, bundle).at_most(EXPLAINED_IMAGES))
     found = []
     for artifact in chosen:
         if installed(artifact.runtime):
             progress(f"{artifact.variant}: stage by stage")
-            found.append(_explained(bench, artifact))
+            found.append(_explained(answered, artifact))
     priced = _to_price(chosen, bool(variants))
-    prices = None if priced is None else price(folder, bundle, priced, bench.given, progress)
+    prices = None if priced is None else price(folder, bundle, priced, answered.given, progress)
     return Explanation(variants=tuple(found), prices=prices)
 
 
@@ -125,30 +125,30 @@ def _to_price(chosen: Sequence[Artifact], named: bool) -> Artifact | None:
     return there[0] if there else None
 
 
-def _explained(bench: _Bench, artifact: Artifact) -> Explained:
-    siblings = [one for one in bench.bundle.artifacts if one.format == artifact.format and one.precision == "fp32"]
+def _explained(answered: _VariantAnswers, artifact: Artifact) -> Explained:
+    siblings = [one for one in answered.bundle.artifacts if one.format == artifact.format and one.precision == "fp32"]
     exact = artifact if artifact.precision == "fp32" else next(iter(siblings), None)
     stages = [
-        _pixels(bench),
-        _export(bench, artifact, exact),
-        _engine(bench, artifact),
-        _precision(bench, artifact, exact),
+        _pixels(answered),
+        _export(answered, artifact, exact),
+        _engine(answered, artifact),
+        _precision(answered, artifact, exact),
     ]
     first = next((stage for stage in stages if stage.state == "differs"), None)
     layers: Layers | str | None = None
     if artifact.precision == "int8":
         layers = "no fp32 variant of its format is in the bundle"
         if exact is not None:
-            images = prepare_files(bench.given.at_most(LAYER_IMAGES).paths, bench.bundle.preprocess)
-            layers = layer_noise(bench.folder, artifact, exact, images)
-    whole = bench.effect(artifact)
+            images = prepare_files(answered.given.at_most(LAYER_IMAGES).paths, answered.bundle.preprocess)
+            layers = layer_noise(answered.folder, artifact, exact, images)
+    whole = answered.effect(artifact)
     verdict = "every stage is the checkpoint's"
     if first is not None and whole is not None:
-        cost = f"{0.0 - whole.loss_points:+.1f} points, {whole.flipped} of {len(bench.given.paths)} flipped in all"
+        cost = f"{0.0 - whole.loss_points:+.1f} points, {whole.flipped} of {len(answered.given.paths)} flipped in all"
         verdict = f"first stage that differs: {first.stage} ({first.words}); {cost}"
     return Explained(
         variant=artifact.variant,
-        images=len(bench.given.paths),
+        images=len(answered.given.paths),
         first=first.stage if first else None,
         verdict=verdict,
         stages=tuple(stages),
@@ -157,16 +157,16 @@ def _explained(bench: _Bench, artifact: Artifact) -> Explained:
     )
 
 
-def _pixels(bench: _Bench) -> Found:
+def _pixels(answered: _VariantAnswers) -> Found:
     """Our graphs take uint8 pixels and normalise inside, so one fp32 variant that answers as the trained network did,
     from these bytes, proves the stages before it."""
-    tolerance = bench.bundle.fp32_tolerance
+    tolerance = answered.bundle.fp32_tolerance
     tried = []
-    changed = _changed_pixels(bench)
+    changed = _changed_pixels(answered)
     if changed is not None:
         return changed
-    for artifact in bench.bundle.artifacts:
-        found = bench.effect(artifact) if artifact.precision == "fp32" else None
+    for artifact in answered.bundle.artifacts:
+        found = answered.effect(artifact) if artifact.precision == "fp32" else None
         if found is None:
             continue
         if found.error <= tolerance:
@@ -174,60 +174,62 @@ def _pixels(bench: _Bench) -> Found:
             return Found(stage=_PIXELS, state="same", error=found.error, words=proof)
         tried.append(artifact)
     if not tried:
-        words_ = "no fp32 variant of the bundle runs here to prove them"
-        return Found(stage=_PIXELS, state="unknown", error=None, words=words_)
-    return _blamed_pixels(bench, tried[0])
+        seen = "no fp32 variant of the bundle runs here to prove them"
+        return Found(stage=_PIXELS, state="unknown", error=None, words=seen)
+    return _blamed_pixels(answered, tried[0])
 
 
-def _changed_pixels(bench: _Bench) -> Found | None:
+def _changed_pixels(answered: _VariantAnswers) -> Found | None:
     """The golden images' pixels here against their hashes from the exporting machine; None where all are equal."""
-    spec, golden = bench.bundle.preprocess, bench.bundle.golden
+    spec, golden = answered.bundle.preprocess, answered.bundle.golden
     other = []
     for one in golden:
-        path = bench.folder / one.file
+        path = answered.folder / one.file
         if sha256_of(prepare(path.read_bytes(), spec).tobytes()) != one.pixels_sha256:
             other.append(path)
     if not other:
         return None
-    jpegs = [bench.folder / one.file for one in golden if (bench.folder / one.file).suffix.lower() in _JPEG]
+    jpegs = [answered.folder / one.file for one in golden if (answered.folder / one.file).suffix.lower() in _JPEG]
     stage = "decode" if set(other) <= set(jpegs) and len(jpegs) < len(golden) else "decode or resize"
-    errors = [found.error for one in bench.bundle.artifacts if one.precision == "fp32" and (found := bench.effect(one))]
-    words_ = (
+    errors = [
+        found.error for one in answered.bundle.artifacts if one.precision == "fp32" and (found := answered.effect(one))
+    ]
+    seen = (
         f"{len(other)} of {len(golden)} golden images prepare to other pixels than on the exporting machine: install "
         "the versions of Pillow and simplejpeg that bundle.json names"
     )
-    return Found(stage=stage, state="differs", error=min(errors, default=None), words=words_)
+    return Found(stage=stage, state="differs", error=min(errors, default=None), words=seen)
 
 
-def _blamed_pixels(bench: _Bench, artifact: Artifact) -> Found:
+def _blamed_pixels(answered: _VariantAnswers, artifact: Artifact) -> Found:
     """No fp32 variant answers right: does a known change of its pixels heal it?"""
-    bundle, own = bench.bundle, own_pipeline(bench.bundle.preprocess)
-    answers = bench.answers(artifact)
-    session = open_session(bench.folder, artifact, bundle.threads)
+    bundle, own = answered.bundle, own_pipeline(answered.bundle.preprocess)
+    answers = answered.answers(artifact)
+    session = open_session(answered.folder, artifact, bundle.threads)
     try:
         case = Case(
-            path=bench.folder / artifact.files[0],
+            path=answered.folder / artifact.files[0],
             engine=artifact.runtime,
             opened=_OwnSession(session, (None, own.height, own.width, 3)),
             takes="nhwc",
             spec=bundle.preprocess,
             classes=bundle.classes,
             file_classes=bundle.classes,
-            expected=bench.given.expected,
-            paths=bench.given.paths,
+            expected=answered.given.expected,
+            paths=answered.given.paths,
             tolerance=bundle.fp32_tolerance,
         )
         reading = search(case, own, answers) if answers is not None else None
     finally:
         session.close()
     if reading is None or reading.effect.correlation < SAME_NET:
-        words_ = f"{artifact.variant} does not answer right from them, nor from BGR"
-        return Found(stage=_PIXELS, state="unknown", error=None, words=words_)
+        seen = f"{artifact.variant} does not answer right from them, nor from BGR"
+        return Found(stage=_PIXELS, state="unknown", error=None, words=seen)
     wrong = [stage for stage, _ in walk(reading.pipeline, own)]
     if not wrong:
-        words_ = f"{artifact.variant} answers nearly right from them"
-        return Found(stage=_PIXELS, state="same", error=reading.effect.error, words=words_)
-    found = bench.effect(artifact)
+        seen = f"{artifact.variant} answers nearly right from them"
+        return Found(stage=_PIXELS, state="same", error=reading.effect.error, words=seen)
+    found = answered.effect(artifact)
     needs = f"{artifact.variant} answers right from {words(wrong[0], reading.pipeline)}"
     return Found(stage=wrong[0], state="differs", error=found.error if found else None, words=needs)
 
@@ -250,61 +252,61 @@ class _OwnSession:
         return None
 
 
-def _export(bench: _Bench, artifact: Artifact, exact: Artifact | None) -> Found:
-    found = None if exact is None else bench.effect(exact)
+def _export(answered: _VariantAnswers, artifact: Artifact, exact: Artifact | None) -> Found:
+    found = None if exact is None else answered.effect(exact)
     if exact is None or found is None:
-        words_ = f"no {artifact.format}-fp32 in the bundle to tell it from precision"
-        return Found(stage="export", state="unknown", error=None, words=words_)
-    same = found.error <= bench.bundle.fp32_tolerance
-    limit = f"limit {bench.bundle.fp32_tolerance:.0e}"
+        seen = f"no {artifact.format}-fp32 in the bundle to tell it from precision"
+        return Found(stage="export", state="unknown", error=None, words=seen)
+    same = found.error <= answered.bundle.fp32_tolerance
+    limit = f"limit {answered.bundle.fp32_tolerance:.0e}"
     engine = engines.get(exact.runtime)
     if not same and engine is not None and engine.plain is not None:
-        plain = _plain(bench, exact, engine)
-        if plain is not None and effect(plain, _first(bench, len(plain))).error <= bench.bundle.fp32_tolerance:
-            words_ = f"{exact.variant} is right where its engine does not optimise it"
-            return Found(stage="export", state="same", error=found.error, words=words_)
-    words_ = f"{exact.variant} against the trained network: {found.error:.1e} ({limit})"
-    return Found(stage="export", state="same" if same else "differs", error=found.error, words=words_)
+        plain = _plain(answered, exact, engine)
+        if plain is not None and effect(plain, _first(answered, len(plain))).error <= answered.bundle.fp32_tolerance:
+            seen = f"{exact.variant} is right where its engine does not optimise it"
+            return Found(stage="export", state="same", error=found.error, words=seen)
+    seen = f"{exact.variant} against the trained network: {found.error:.1e} ({limit})"
+    return Found(stage="export", state="same" if same else "differs", error=found.error, words=seen)
 
 
-def _engine(bench: _Bench, artifact: Artifact) -> Found:
+def _engine(answered: _VariantAnswers, artifact: Artifact) -> Found:
     """The same file, computed literally."""
     engine = engines.get(artifact.runtime)
     if engine is None or engine.plain is None:
-        words_ = f"{artifact.runtime} has no other way to compute the same file"
-        return Found(stage="engine", state="unknown", error=None, words=words_)
-    plain, answers = _plain(bench, artifact, engine), bench.answers(artifact)
+        seen = f"{artifact.runtime} has no other way to compute the same file"
+        return Found(stage="engine", state="unknown", error=None, words=seen)
+    plain, answers = _plain(answered, artifact, engine), answered.answers(artifact)
     if plain is None or answers is None:
-        words_ = f"{artifact.runtime} cannot compute it without its optimisations"
-        return Found(stage="engine", state="unknown", error=None, words=words_)
+        seen = f"{artifact.runtime} cannot compute it without its optimisations"
+        return Found(stage="engine", state="unknown", error=None, words=seen)
     answers = answers[: len(plain)]
-    found = effect(answers, Expected(plain, bench.given.expected.labels[: len(plain)]))
-    same = found.error <= bench.bundle.fp32_tolerance
+    found = effect(answers, Expected(plain, answered.given.expected.labels[: len(plain)]))
+    same = found.error <= answered.bundle.fp32_tolerance
     if artifact.precision != "fp32":
         # A last bit becomes a whole step of int8, so that kernels differ: an engine is at fault where its answers are
         # much farther from the trained network's than the file's own arithmetic is (sums of int8 that saturate).
-        expected = _first(bench, len(plain))
+        expected = _first(answered, len(plain))
         ran, literal = effect(answers, expected).mean_error, effect(plain, expected).mean_error
         same = same or ran <= _FARTHER * literal
-    words_ = f"{artifact.runtime} with and without its optimisations: {found.error:.1e}, {found.flipped} flipped"
-    return Found(stage="engine", state="same" if same else "differs", error=found.error, words=words_)
+    seen = f"{artifact.runtime} with and without its optimisations: {found.error:.1e}, {found.flipped} flipped"
+    return Found(stage="engine", state="same" if same else "differs", error=found.error, words=seen)
 
 
-def _precision(bench: _Bench, artifact: Artifact, exact: Artifact | None) -> Found:
+def _precision(answered: _VariantAnswers, artifact: Artifact, exact: Artifact | None) -> Found:
     if artifact.precision == "fp32":
         return Found(stage="precision", state="same", error=None, words="fp32")
-    answers = bench.answers(artifact)
-    base = bench.given.expected.logits if exact is None else bench.answers(exact)
+    answers = answered.answers(artifact)
+    base = answered.given.expected.logits if exact is None else answered.answers(exact)
     against = "the trained network" if exact is None else exact.variant
     if answers is None or base is None:
         return Found(stage="precision", state="unknown", error=None, words=f"{against} does not run here")
-    found = effect(answers, Expected(base, bench.given.expected.labels))
-    words_ = (
+    found = effect(answers, Expected(base, answered.given.expected.labels))
+    seen = (
         f"{artifact.variant} against {against}: {found.error:.2g} of the logits' scale, agree {found.agreement:.1%}, "
         f"{0.0 - found.loss_points:+.1f} points"
     )
-    same = found.error <= bench.bundle.fp32_tolerance
-    return Found(stage="precision", state="same" if same else "differs", error=found.error, words=words_)
+    same = found.error <= answered.bundle.fp32_tolerance
+    return Found(stage="precision", state="same" if same else "differs", error=found.error, words=seen)
 
 
 _FARTHER = 1.5
@@ -312,17 +314,17 @@ _PLAIN_IMAGES = 32
 """Computing a file literally is slow."""
 
 
-def _plain(bench: _Bench, artifact: Artifact, engine: engines.Engine) -> Answers | None:
-    own = own_pipeline(bench.bundle.preprocess)
+def _plain(answered: _VariantAnswers, artifact: Artifact, engine: engines.Engine) -> Answers | None:
+    own = own_pipeline(answered.bundle.preprocess)
     if engine.plain is None:
         return None
     try:
-        opened = engine.plain(bench.folder / artifact.files[0], bench.bundle.threads)
-        paths = bench.given.paths[:_PLAIN_IMAGES]
-        return np.stack([opened.run(Kitchen(path.read_bytes()).enter(own, "nhwc")) for path in paths])
+        opened = engine.plain(answered.folder / artifact.files[0], answered.bundle.threads)
+        paths = answered.given.paths[:_PLAIN_IMAGES]
+        return np.stack([opened.run(EncodedImage(path.read_bytes()).enter(own, "nhwc")) for path in paths])
     except (Refused, UserError):
         return None
 
 
-def _first(bench: _Bench, count: int) -> Expected:
-    return Expected(bench.given.expected.logits[:count], bench.given.expected.labels[:count])
+def _first(answered: _VariantAnswers, count: int) -> Expected:
+    return Expected(answered.given.expected.logits[:count], answered.given.expected.labels[:count])

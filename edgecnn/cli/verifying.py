@@ -108,7 +108,7 @@ def _foreign(
 ) -> None:
     from edgecnn.blame.description import no_description
     from edgecnn.blame.foreign import diagnose
-    from edgecnn.blame.tables import diagnosis_shown
+    from edgecnn.blame.tables import foreign_shown
     from edgecnn.cli.show import console, say
 
     if preprocess is None:
@@ -117,6 +117,6 @@ def _foreign(
     if as_json:
         print(found.model_dump_json(indent=1))
     else:
-        for part in diagnosis_shown(found):
+        for part in foreign_shown(found):
             console().print(part)
     raise typer.Exit(0 if found.matches else 1)

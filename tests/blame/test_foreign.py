@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgecnn.blame.foreign import Diagnosis, diagnose
+from edgecnn.blame.foreign import ForeignReport, diagnose
 from edgecnn.errors import UserError
 from tests.blame.conftest import CLASSES, RIGHT, SIDE, SPEC, Made, network, settle, write_int8
 
@@ -30,7 +30,7 @@ PLANTED: dict[str, tuple[dict[str, Any], str]] = {
 Write = Callable[..., Path]
 
 
-def found(made: Made, model: Path, description: Path, **options: Any) -> Diagnosis:
+def found(made: Made, model: Path, description: Path, **options: Any) -> ForeignReport:
     return diagnose(made.folder, made.data, model, description, **options)
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edgecnn.artifact import Preprocess
-from edgecnn.blame.pipeline import Kitchen, as_stored, layout_of, own_pipeline
+from edgecnn.blame.pipeline import EncodedImage, as_stored, layout_of, own_pipeline
 from edgecnn.blame.stages import STAGES, exchange, walk
 from edgecnn.imaging import prepare, prepare_frame
 from tests.blame.conftest import textured
@@ -30,11 +30,11 @@ def turned(orientation: int) -> bytes:
 @pytest.mark.parametrize("spec", SPECS, ids=["stretch", "center-crop"])
 def test_ours_is_that_of_imaging(spec: Preprocess) -> None:
     for encoded in (encode(textured(1)), encode(textured(2), "JPEG"), encode(textured(3)[:, :, 0]), turned(6)):
-        kitchen = Kitchen(encoded)
-        assert np.array_equal(kitchen.pixels(own_pipeline(spec)), prepare(encoded, spec))
+        image = EncodedImage(encoded)
+        assert np.array_equal(image.pixels(own_pipeline(spec)), prepare(encoded, spec))
     whole = replace(own_pipeline(spec), decode="whole")
     encoded = encode(textured(1))
-    assert np.array_equal(Kitchen(encoded).pixels(whole), prepare_frame(textured(1), spec))
+    assert np.array_equal(EncodedImage(encoded).pixels(whole), prepare_frame(textured(1), spec))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -44,7 +44,7 @@ def test_a_turn_is_undone(orientation: int) -> None:
         stored = np.asarray(image.convert("RGB"))
     pipeline = replace(own_pipeline(SPECS[0]), decode="whole", resize="bilinear", orientation="ignored")
     plain = Image.fromarray(stored).resize((32, 32), Image.Resampling.BILINEAR)
-    assert np.array_equal(Kitchen(encoded).pixels(pipeline), np.asarray(plain))
+    assert np.array_equal(EncodedImage(encoded).pixels(pipeline), np.asarray(plain))
     upright = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
     assert as_stored(upright, orientation).size == upright.size
 
@@ -52,17 +52,17 @@ def test_a_turn_is_undone(orientation: int) -> None:
 def test_what_enters() -> None:
     spec = SPECS[0]
     own = own_pipeline(spec)
-    kitchen = Kitchen(encode(textured(1)))
+    image = EncodedImage(encode(textured(1)))
     pixels = prepare(encode(textured(1)), spec)
     bgr = replace(own, colour="bgr", layout="nchw", dtype="float32", gain=(2.0, 1.0, 1.0), offset=(0.0, -1.0, 0.0))
-    entered = kitchen.enter(bgr, "nchw")
+    entered = image.enter(bgr, "nchw")
     assert entered.shape == (1, 3, 32, 32)
     assert np.array_equal(entered[0, 0], 2.0 * pixels[:, :, 2])
     assert np.array_equal(entered[0, 1], pixels[:, :, 1] - 1.0)
-    as_it_lies = kitchen.enter(replace(own, layout="nhwc"), "nchw")
+    as_it_lies = image.enter(replace(own, layout="nhwc"), "nchw")
     assert as_it_lies.shape == (1, 3, 32, 32)
     assert np.array_equal(as_it_lies.ravel(), pixels.ravel())
-    grey = kitchen.pixels(replace(own, colour="grey"))
+    grey = image.pixels(replace(own, colour="grey"))
     assert (grey == grey[:, :, :1]).all()
 
 
@@ -80,7 +80,7 @@ def test_torchvisions_way_to_crop() -> None:
     theirs = np.asarray(torchvision.transforms.Compose(steps)(Image.fromarray(pixels)))
     own = own_pipeline(SPECS[0])
     pipeline = replace(own, decode="whole", resize="bilinear", fit="center-crop", resize_short=40)
-    assert np.array_equal(Kitchen(encode(pixels)).pixels(pipeline), theirs)
+    assert np.array_equal(EncodedImage(encode(pixels)).pixels(pipeline), theirs)
 
 
 def test_walking_ends_at_what_is_described() -> None:
@@ -101,4 +101,4 @@ def test_putting_every_stage_right_gives_our_pixels() -> None:
     described = replace(own, decode="whole", resize="opencv-linear", antialias=False, fit="center-crop")
     right = exchange(described, own, STAGES)
     encoded = encode(textured(2), "JPEG")
-    assert np.array_equal(Kitchen(encoded).pixels(right), prepare(encoded, SPECS[0]))
+    assert np.array_equal(EncodedImage(encoded).pixels(right), prepare(encoded, SPECS[0]))

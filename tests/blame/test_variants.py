@@ -98,7 +98,7 @@ def test_wrong_numbers_are_those_of_a_net_that_is_fed_them(made: Made) -> None:
     """A priced normalisation gives what the network itself answers to pixels normalised that way."""
     import torch
 
-    from edgecnn.blame.pipeline import Kitchen
+    from edgecnn.blame.pipeline import EncodedImage
     from edgecnn.imaging import prepare
 
     engine = engines.get("onnxruntime")
@@ -112,7 +112,7 @@ def test_wrong_numbers_are_those_of_a_net_that_is_fed_them(made: Made) -> None:
         half = made.net((pixels / 255 - 0.5) / 0.5)[0].numpy()
         raw = made.net(pixels)[0].numpy()
     for words, expected in (("mean 0.5, std 0.5", half), ("pixels 0 to 255, no mean and std", raw)):
-        got = opened.run(Kitchen(encoded).enter(wrong[words], "nhwc"))
+        got = opened.run(EncodedImage(encoded).enter(wrong[words], "nhwc"))
         assert got == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
