@@ -12,11 +12,12 @@ import typer
 
 from edgecnn import __version__
 from edgecnn.cli import app, main
+from edgecnn.cli.verbs import get, in_order, names
 from tests.conftest import encode, picture
 
 REPOSITORY = Path(__file__).parents[1]
 COMMAND = typer.main.get_command(app)
-VERBS = sorted(COMMAND.commands)  # type: ignore[attr-defined]
+VERBS = names()
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> int:
@@ -74,6 +75,22 @@ def test_help_loads_next_to_nothing() -> None:
     heavy = "{'numpy', 'PIL', 'pydantic', 'rich.table'}"
     code = f"import sys, edgecnn.cli; found = {heavy} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_verb_is_there_in_the_order_of_the_flow() -> None:
+    """Each after the one that it names; none is lost because what it names is not there."""
+    order = [verb.name for verb in in_order()]
+    assert sorted(order) == VERBS
+    assert list(COMMAND.commands) == order  # type: ignore[attr-defined]
+    for verb in in_order():
+        assert verb.after is None or order.index(verb.after) < order.index(verb.name)
+    flow = ["demo-data", "run", "plan", "finetune", "export", "verify", "rehearse", "bench", "report"]
+    assert [name for name in order if name in flow] == flow
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_is_its_files_name(verb: str) -> None:
+    assert get(verb).name == verb
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from edgecnn import formats, runtimes
+from edgecnn.cli.verbs import in_order, names
 from edgecnn.doctor import Diagnosis, examine, import_in_child, lines
-from edgecnn.doctor.libraries import VERBS, numbers
+from edgecnn.doctor.libraries import numbers
 from edgecnn.doctor.machine import int8_kernels
 
 
@@ -52,25 +53,25 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
 
 
 def test_every_runtime_format_and_verb_is_examined() -> None:
-    diagnosis = examine(_loads)
+    diagnosis = examine(in_order(), _loads)
     assert [engine.runtime for engine in diagnosis.engines] == runtimes.names()
     assert [converter.format for converter in diagnosis.converters] == formats.names()
-    assert [verb.name for verb in diagnosis.verbs] == list(VERBS)
+    assert sorted(verb.name for verb in diagnosis.verbs) == names()
     assert diagnosis.exit_code == 0
     areas = [area for area, _, _ in lines(diagnosis)]
-    assert {"processor", "int8", "memory", "disk", "system", "libc", *(f"edgecnn {verb}" for verb in VERBS)} <= set(
+    assert {"processor", "int8", "memory", "disk", "system", "libc", *(f"edgecnn {verb}" for verb in names())} <= set(
         areas
     )
 
 
 def test_json_round_trip() -> None:
-    diagnosis = examine(_loads)
+    diagnosis = examine(in_order(), _loads)
     assert Diagnosis.model_validate_json(diagnosis.model_dump_json()) == diagnosis
 
 
 def test_a_missing_engine_names_the_command(without: Callable[[str, str], None]) -> None:
     without("openvino", "openvino")
-    diagnosis = examine(_loads)
+    diagnosis = examine(in_order(), _loads)
     engine = next(engine for engine in diagnosis.engines if engine.runtime == "openvino")
     assert engine.library.version is None
     assert ("engine openvino", "openvino: not installed", "pip install 'edgecnn[openvino]'") in lines(diagnosis)
@@ -82,14 +83,14 @@ def test_a_missing_engine_names_the_command(without: Callable[[str, str], None])
 
 def test_a_missing_extra_stops_its_verbs(without: Callable[[str, str], None]) -> None:
     without("jinja2", "jinja2")
-    verbs = {verb.name: verb for verb in examine(_loads).verbs}
+    verbs = {verb.name: verb for verb in examine(in_order(), _loads).verbs}
     assert verbs["report"].fix == "pip install 'edgecnn[report]'"
     assert "report" in (verbs["run"].fix or "")
     assert verbs["demo-data"].ready
 
 
 def test_a_broken_base_is_exit_code_1_and_stops_every_verb() -> None:
-    diagnosis = examine(lambda name: "import dies with SIGILL" if name == "numpy" else None)
+    diagnosis = examine(in_order(), lambda name: "import dies with SIGILL" if name == "numpy" else None)
     assert diagnosis.exit_code == 1
     assert diagnosis.problems == ("numpy: import dies with SIGILL",)
     assert not any(verb.ready for verb in diagnosis.verbs)
@@ -98,7 +99,7 @@ def test_a_broken_base_is_exit_code_1_and_stops_every_verb() -> None:
 
 
 def test_an_engine_that_dies_is_told_and_is_no_fault_of_the_base() -> None:
-    diagnosis = examine(lambda name: "import dies with SIGILL" if name == "openvino" else None)
+    diagnosis = examine(in_order(), lambda name: "import dies with SIGILL" if name == "openvino" else None)
     assert diagnosis.exit_code == 0
     finding, fix = next(line[1:] for line in lines(diagnosis) if line[0] == "engine openvino")
     assert "import dies with SIGILL" in finding
@@ -109,7 +110,7 @@ def test_an_old_library_is_no_use(monkeypatch: pytest.MonkeyPatch) -> None:
     version = importlib.metadata.version
     monkeypatch.setattr(importlib.metadata, "version", lambda name: "1.9" if name == "simplejpeg" else version(name))
     monkeypatch.setattr(importlib.metadata, "requires", lambda name: ["simplejpeg>=1.10", "torch>=2; extra == 'train'"])
-    assert examine(_loads).problems == ("simplejpeg: 1.9 is older than 1.10",)
+    assert examine(in_order(), _loads).problems == ("simplejpeg: 1.9 is older than 1.10",)
 
 
 def test_from_a_folder_that_was_never_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +118,7 @@ def test_from_a_folder_that_was_never_installed(monkeypatch: pytest.MonkeyPatch)
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "requires", requires)
-    diagnosis = examine(_loads)
+    diagnosis = examine(in_order(), _loads)
     assert diagnosis.exit_code == 0
     assert lines(diagnosis)[0][2].startswith("pip install edgecnn")
 

@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from edgecnn.cli import embed as verb
+from edgecnn.cli.verbs import get, register
 from edgecnn.data import Item, load_folder
 from edgecnn.data.surfaces import write_demo_data
 from edgecnn.embeddings import Embedded, Findings, Shown, embed, images_of_run, load_features, read_images
@@ -169,7 +169,7 @@ def test_what_cannot_be_is_refused(surfaces: Path, source: Source, tmp_path: Pat
 
 def test_the_verb_prints_and_speaks_json(surfaces: Path, tmp_path: Path) -> None:
     app = typer.Typer()
-    verb.register(app)
+    register(app, get("embed"))
     words = [str(surfaces), "--model", EMBEDDED, "--out", str(tmp_path / "f.npz")]
     done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
     assert done.exit_code == 0
@@ -270,7 +270,7 @@ def test_a_run_is_judged_on_its_own_test_images(tmp_path: Path) -> None:
     assert source.preprocess.height == 32
     assert find(tmp_path / "data", source, tmp_path / "f.npz").images == len(images.items)
     app = typer.Typer()
-    verb.register(app)
+    register(app, get("embed"))
     words = [str(tmp_path / "data"), "--out", str(tmp_path / "g.npz"), "--checkpoint", str(tmp_path / "run")]
     assert CliRunner().invoke(app, words, catch_exceptions=False).exit_code == 0
     assert (

@@ -11,14 +11,14 @@ import typer
 from typer.testing import CliRunner
 
 from edgecnn import explain as explaining
-from edgecnn.cli.explain import register
+from edgecnn.cli.verbs import get, register
 from edgecnn.errors import UserError
 
 
 def _app() -> typer.Typer:
     app = typer.Typer()
     app.callback()(lambda: None)  # a single command would lose its name
-    register(app)
+    register(app, get("explain"))
     return app
 
 

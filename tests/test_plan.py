@@ -14,7 +14,7 @@ import typer
 
 from edgecnn.advice import Facts, advise
 from edgecnn.artifact import Preprocess
-from edgecnn.cli import planning
+from edgecnn.cli.verbs import get, register
 from edgecnn.data import Dataset, load_folder
 from edgecnn.errors import UserError
 from edgecnn.models import build, head_of, stages
@@ -218,7 +218,7 @@ def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
 def call(monkeypatch: pytest.MonkeyPatch, *words: object) -> None:
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
     app.callback()(lambda: None)
-    planning.register(app)
+    register(app, get("plan"))
     monkeypatch.setattr(sys, "argv", ["edgecnn", "plan", *map(str, words)])
     app(standalone_mode=False)
 

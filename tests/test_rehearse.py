@@ -720,7 +720,7 @@ def test_the_command_refuses_in_one_line(
 def test_the_commands_default_is_the_functions() -> None:
     import inspect
 
-    from edgecnn.cli.rehearsing import rehearse as verb
+    from edgecnn.cli.verbs.rehearse import rehearse as verb
 
     assert inspect.signature(verb).parameters["images"].default == rehearsing.DEFAULT_IMAGES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from edgecnn.artifact import Bundle, Check
 from edgecnn.parity import Verified
 
 if TYPE_CHECKING:
+    from edgecnn.bench.rows import Row
     from edgecnn.train import Evidence
 
 OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow", "SKIPPED": "dim"}
@@ -71,6 +73,39 @@ def progress_bar() -> Iterator[Bar]:
     bar = Bar()
     with bar._progress:
         yield bar
+
+
+def is_complete(bundle: Bundle) -> bool:
+    """Whether every variant passed, and raw frames decide as their files do."""
+    return not bundle.left_out and (bundle.frames is None or bundle.frames.within)
+
+
+def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
+    """Its variants, what a reader must know besides, and how many passed."""
+    if as_json:
+        print(bundle.model_dump_json(indent=1))
+        return
+    console().print(variants(bundle))
+    for remark in remarks(bundle):
+        print(remark)
+    print(f"{folder}: {len(bundle.artifacts)} variants passed, {len(bundle.left_out)} left out")
+
+
+def show_rows(rows: Sequence[Row]) -> None:
+    """Latencies, what each row has to say, and the verdict."""
+    from edgecnn.bench import overall, table
+
+    cells = table(rows)
+    output = console()
+    output.print("latency from encoded bytes to decision, ms (bound: 99 % confidence, of the budget's percentile)")
+    output.print(latencies(cells))
+    for row in cells:
+        if row["reason"] and row["verdict"] != "PASS":
+            output.print(f"{row['variant']}: {row['reason']}")
+        for note in row["notes"]:
+            output.print(f"{row['variant']}: {note}")
+    verdict = overall(rows)
+    output.print(f"{styled(verdict.outcome)}  {verdict.reason}")
 
 
 def variants(bundle: Bundle) -> Table:

@@ -6,16 +6,17 @@ edgecnn that imports numpy is loaded before numpy has proved to load.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 
 from edgecnn import __version__
 from edgecnn.doctor.libraries import (
-    VERBS,
     Converter,
     Engine,
     Extra,
     Library,
     Probe,
+    Readiness,
     Verb,
     converters,
     engines,
@@ -54,7 +55,7 @@ class Diagnosis(Frozen):
     """Empty, as converters, where the base install does not work."""
     converters: tuple[Converter, ...]
     extras: tuple[Extra, ...]
-    verbs: tuple[Verb, ...]
+    verbs: tuple[Readiness, ...]
     processor: Processor
     machine: Machine
 
@@ -64,8 +65,11 @@ class Diagnosis(Frozen):
         return 1 if self.problems else 0
 
 
-def examine(probe: Probe = import_in_child) -> Diagnosis:
-    """Look at everything. Takes seconds: each library is imported in a child process. Imports no torch here."""
+def examine(verbs: Iterable[Verb], probe: Probe = import_in_child) -> Diagnosis:
+    """Look at everything, and at what `verbs` need. Takes seconds: each library is imported in a child process.
+
+    Imports no torch here.
+    """
     probe = cache(probe)  # onnxruntime is both of the base and an engine
     needs = requirements()
     base = tuple(library_here(name, module, needs.get("", {}).get(name), probe) for name, module in BASE.items())
@@ -79,7 +83,7 @@ def examine(probe: Probe = import_in_child) -> Diagnosis:
         engines=engines(probe) if loads else (),
         converters=converters() if loads else (),
         extras=extras,
-        verbs=tuple(verb_here(name, wanted, extras, not problems) for name, wanted in VERBS.items()),
+        verbs=tuple(verb_here(verb, extras, not problems) for verb in verbs),
         processor=processor_here(loads),
         machine=machine_here(loads),
     )

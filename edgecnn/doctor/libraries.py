@@ -9,20 +9,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from edgecnn.documents import Frozen
-
-VERBS: Mapping[str, tuple[str, ...]] = {
-    "demo-data": (),
-    "finetune": ("train",),
-    "export": ("train",),
-    "verify": (),
-    "bench": (),
-    "run": ("train", "report"),
-    "report": ("report",),
-}
-"""Verb to extras. verify and bench take the engines that a bundle's variants name."""
 
 _TIMEOUT_S = 120
 """An engine's first import from a slow SD card takes tens of seconds."""
@@ -72,12 +61,30 @@ class Extra(Frozen):
     fix: str | None
 
 
-class Verb(Frozen):
+class Verb(Protocol):
+    """A verb of the command line, as far as the doctor asks."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """That it needs; none where the base install is enough."""
+        ...
+
+    @property
+    def engines(self) -> bool:
+        """Whether it also needs the engine of each variant."""
+        ...
+
+
+class Readiness(Frozen):
     """Whether a verb of the command line can be used."""
 
     name: str
     needs: tuple[str, ...]
     """Extras; none where the base install is enough."""
+    engines: bool
+    """Whether it also needs the engine of each variant."""
     ready: bool
     fix: str | None
 
@@ -179,13 +186,13 @@ def extra_here(name: str, libraries: Mapping[str, str]) -> Extra:
     return Extra(name=name, missing=missing, fix=_pip(name) if missing else None)
 
 
-def verb_here(name: str, wanted: tuple[str, ...], extras: Sequence[Extra], base_works: bool) -> Verb:
+def verb_here(verb: Verb, extras: Sequence[Extra], base_works: bool) -> Readiness:
     """Whether a verb can be used."""
     known = {extra.name: extra for extra in extras}
     # Without edgecnn's own metadata nothing is known of the extras.
-    lacking = [extra for extra in wanted if extra not in known or known[extra].missing]
+    lacking = [extra for extra in verb.extras if extra not in known or known[extra].missing]
     fix = _pip(",".join(lacking)) if lacking else None if base_works else "mend the base install first"
-    return Verb(name=name, needs=wanted, ready=base_works and not lacking, fix=fix)
+    return Readiness(name=verb.name, needs=verb.extras, engines=verb.engines, ready=base_works and not lacking, fix=fix)
 
 
 def _version(name: str) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgecnn.doctor.libraries import Converter, Engine, Extra, Verb, numbers
+from edgecnn.doctor.libraries import Converter, Engine, Extra, Readiness, numbers
 from edgecnn.doctor.machine import Machine, Processor
 
 _LEAST_DISK = 2 * 1024**3
@@ -32,10 +32,10 @@ def converter_line(converter: Converter) -> tuple[str, str, str]:
     return f"format {converter.format}", finding, converter.fix or ""
 
 
-def verb_line(verb: Verb) -> tuple[str, str, str]:
+def verb_line(verb: Readiness) -> tuple[str, str, str]:
     """A verb: whether it can be used."""
     needs = f"needs {' and '.join(verb.needs)}" if verb.needs else "needs the base install"
-    if verb.name in ("bench", "verify"):
+    if verb.engines:
         needs += " and the engine of each variant"
     return f"edgecnn {verb.name}", f"{'ready' if verb.ready else 'not ready'}; {needs}", verb.fix or ""
 

@@ -8,7 +8,7 @@ import pytest
 
 from edgecnn.blame.description import described_pipeline, read_description
 from edgecnn.blame.pipeline import Pipeline
-from edgecnn.cli import verifying
+from edgecnn.cli.verbs import verify
 from edgecnn.errors import UserError
 
 GOOD = """
@@ -48,7 +48,7 @@ def test_what_enters_is_what_is_written(tmp_path: Path) -> None:
 
 
 def test_the_example_of_the_help_is_a_description(tmp_path: Path) -> None:
-    lines = verifying._EPILOG.splitlines()
+    lines = verify.VERB.example.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("  size ="))
     last = next(i for i, line in enumerate(lines) if line.startswith("  output ="))
     assert read(tmp_path, "\n".join(lines[first : last + 1])).layout == "nchw"

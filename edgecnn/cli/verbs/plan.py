@@ -23,6 +23,7 @@ from edgecnn.cli.options import (
     TargetName,
     Weights,
 )
+from edgecnn.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,14 +38,6 @@ _EVEN = 1.1
 _UNSTEADY = 1.3
 """Slowest batch to the fastest above which the estimate is called unsteady."""
 _LETTERED = {"head": "A head", "last": "B last", "all": "C all"}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb `plan`."""
-    app.command(
-        epilog="Example: edgecnn plan parts/ --model torchvision:mobilenet_v2 --weights weights.safetensors "
-        "--size 224 --target raspberry-pi-4"
-    )(plan)
 
 
 def plan(
@@ -100,6 +93,15 @@ def plan(
         print(found.model_dump_json(indent=1))
     else:
         show(found, console(), _command(data, options))
+
+
+VERB = Verb(
+    plan,
+    after="run",
+    example="Example: edgecnn plan parts/ --model torchvision:mobilenet_v2 --weights weights.safetensors "
+    "--size 224 --target raspberry-pi-4",
+    extras=("train",),
+)
 
 
 def show(found: Plan, output: Console, command: str) -> None:

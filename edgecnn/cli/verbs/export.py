@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from edgecnn.cli.extras import need, need_training
 from edgecnn.cli.options import Good, Json, MinPerClass, Require, Seed, Skip, TargetName
+from edgecnn.cli.verbs import Verb
 from edgecnn.errors import UserError
-
-if TYPE_CHECKING:
-    from edgecnn.artifact import Bundle
 
 _EPILOG = (
     "Examples: edgecnn export runs/parts --target desktop-cpu --out bundle/ · "
     "edgecnn export model.onnx --data parts/ --preprocess pre.toml --out bundle/ · "
     "edgecnn export weights.pth --model timm:mobilenetv3_small_100 --data parts/ --out bundle/"
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(epilog=_EPILOG)(export)
 
 
 def export(
@@ -54,7 +47,7 @@ def export(
 
     A file is taken in first: its run folder is written beside --out, as <out>-source.
     """
-    from edgecnn.cli.show import say
+    from edgecnn.cli.show import is_complete, say, show_bundle
     from edgecnn.profiles import load_target
 
     need_training()
@@ -75,6 +68,9 @@ def export(
     bundle = make(run, profile, out, data, say)
     show_bundle(bundle, out, as_json)
     raise typer.Exit(0 if is_complete(bundle) else 1)
+
+
+VERB = Verb(export, after="finetune", example=_EPILOG, extras=("train",))
 
 
 def _taken_in(
@@ -106,20 +102,3 @@ def _taken_in(
     for note in taken.notes:
         say(f"{source.name}: {note}")
     return taken.run
-
-
-def is_complete(bundle: Bundle) -> bool:
-    """Whether every variant passed, and raw frames decide as their files do."""
-    return not bundle.left_out and (bundle.frames is None or bundle.frames.within)
-
-
-def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
-    from edgecnn.cli.show import console, remarks, variants
-
-    if as_json:
-        print(bundle.model_dump_json(indent=1))
-        return
-    console().print(variants(bundle))
-    for remark in remarks(bundle):
-        print(remark)
-    print(f"{folder}: {len(bundle.artifacts)} variants passed, {len(bundle.left_out)} left out")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecnn.cli.options import Json
+from edgecnn.cli.verbs import Verb
 from edgecnn.errors import not_one_of
 
 if TYPE_CHECKING:
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
 
 TOPICS = ("block",)
 _Optional = int | None
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb `explain`."""
-    app.command(epilog="Example: edgecnn explain block depthwise-separable --in 64 --out 128 --size 56")(explain)
 
 
 def explain(
@@ -51,6 +47,13 @@ def explain(
         print(json.dumps(explained.to_json(), indent=1, ensure_ascii=False))
     else:
         _show(explained)
+
+
+VERB = Verb(
+    explain,
+    after="scale",
+    example="Example: edgecnn explain block depthwise-separable --in 64 --out 128 --size 56",
+)
 
 
 def _list(as_json: bool) -> None:

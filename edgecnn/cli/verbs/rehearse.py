@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecnn.cli.options import BundleFolder, Json
+from edgecnn.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,11 +17,6 @@ if TYPE_CHECKING:
 
 _OUTCOME_STYLES = {"same": "green", "not run": "yellow"}
 _INT8_AND_FLOAT = ("smmla", "sdot", "udot", "usdot", "smlal", "umlal", "smull", "umull", "fmla fp16", "fmla fp32")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(epilog="Example: edgecnn rehearse bundle/ --device raspberry-pi-4")(rehearse)
 
 
 def rehearse(
@@ -55,6 +51,9 @@ def rehearse(
         for line in _remarks(found):
             print(line)
     raise typer.Exit(found.exit_code)
+
+
+VERB = Verb(rehearse, after="verify", example="Example: edgecnn rehearse bundle/ --device raspberry-pi-4", engines=True)
 
 
 def _table(found: Rehearsal) -> Table:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgecnn.cli.options import BundleFolder, Json
+from edgecnn.cli.verbs import Verb
 
 _EPILOG = """Example: edgecnn verify bundle/ --data parts/
 
@@ -32,11 +33,6 @@ pre.toml says what is done to an image before it enters that file:
   output = "logits"             # logits, softmax
 May be added: classes = ["crack", "good"] (the file's order), decode = "scaled" (reduced by
 2, 4, 8 while decoding; else whole), orientation = "ignored" (the Exif tag; else obeyed)."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command(epilog=_EPILOG)(verify)
 
 
 def verify(
@@ -70,6 +66,9 @@ def verify(
     if preprocess is not None or tolerance is not None:
         raise UserError("--preprocess, --tolerance: describe somebody else's file: name it with --foreign")
     _own(bundle, data, variant or [], explain, as_json)
+
+
+VERB = Verb(verify, after="export", example=_EPILOG, engines=True)
 
 
 def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: bool) -> None:

@@ -9,6 +9,7 @@ import typer
 
 from edgecnn.cli.extras import need_training
 from edgecnn.cli.options import Fit, Good, Json, Seed, Size, Skip, Weights
+from edgecnn.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
 _MODEL = "mobilenetv2_100"
 _SHOWN = 12
 """Suspects of each kind on the screen; --json and --page have all, or most."""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb `embed`."""
-    app.command(epilog="Example: edgecnn embed parts/ --model mobilenetv2_100 --out parts.npz --page suspects.html")(
-        embed
-    )
 
 
 def embed(
@@ -69,6 +63,14 @@ def embed(
         print(findings.model_dump_json(indent=1))
     else:
         _show(findings)
+
+
+VERB = Verb(
+    embed,
+    after="doctor",
+    example="Example: edgecnn embed parts/ --model mobilenetv2_100 --out parts.npz --page suspects.html",
+    extras=("train",),
+)
 
 
 def _show(findings: Findings) -> None:

@@ -1,0 +1,67 @@
+"""`edgecnn bench`: latency from encoded bytes to decision, against the budget."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgecnn.cli.options import BudgetText, BundleFolder, Json, Require, Samples
+from edgecnn.cli.verbs import Verb
+
+
+def bench(
+    bundle: BundleFolder,
+    variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Encoded images. Default: the bundle's golden images.")] = None,
+    budget: BudgetText = None,
+    threads: Annotated[int | None, typer.Option(help="Default: the target's.")] = None,
+    samples: Samples = None,
+    out: Annotated[Path | None, typer.Option(help="Folder or .jsonl for the raw runs. Default: runs/bench/…")] = None,
+    null: Annotated[bool, typer.Option(help="Also measure what the harness itself costs.")] = True,
+    require: Require = None,
+    as_json: Json = False,
+) -> None:
+    """Measure from encoded bytes to decision, batch 1; verdict against the budget.
+
+    Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE: of the bundle's chosen variant, else of the best. 1 too where an int8
+    variant does not run what --require asks for.
+    """
+    from edgecnn.bench import as_json as rows_as_json
+    from edgecnn.bench import bench as measure
+    from edgecnn.bench import overall, unmet_by
+    from edgecnn.cli.show import say, show_rows
+    from edgecnn.profiles import parse_budget
+    from edgecnn.require import parse
+
+    required = parse(require) if require else ()
+    rows = measure(
+        bundle,
+        variants=variant,
+        images=images,
+        budget=parse_budget(budget) if budget else None,
+        threads=threads,
+        samples=samples,
+        out=out,
+        null=null,
+        progress=say,
+    )
+    if as_json:
+        print(json.dumps(rows_as_json(rows), indent=1))
+    else:
+        show_rows(rows)
+    failing = unmet_by(rows, required)
+    for line in failing:
+        print(line, file=sys.stderr)
+    raise typer.Exit(overall(rows).exit_code or bool(failing))
+
+
+VERB = Verb(
+    bench,
+    after="rehearse",
+    example="Example: edgecnn bench bundle/ --budget 30ms@p99 --variant openvino-int8",
+    engines=True,
+)

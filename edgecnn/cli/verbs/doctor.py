@@ -1,0 +1,24 @@
+"""`edgecnn doctor`: what this machine has, and what is missing."""
+
+from __future__ import annotations
+
+import typer
+
+from edgecnn.cli.options import Json
+from edgecnn.cli.verbs import Verb, in_order
+
+
+def doctor(as_json: Json = False) -> None:
+    """What this machine has, what is missing for which verb, and the command to get it."""
+    from edgecnn.cli.show import console, findings
+    from edgecnn.doctor import examine, lines
+
+    diagnosis = examine(in_order())
+    if as_json:
+        print(diagnosis.model_dump_json(indent=1))
+    else:
+        console().print(findings(lines(diagnosis)))
+    raise typer.Exit(diagnosis.exit_code)
+
+
+VERB = Verb(doctor, after="report", example="Example: edgecnn doctor --json")

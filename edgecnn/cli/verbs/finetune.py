@@ -1,0 +1,44 @@
+"""`edgecnn finetune`: a network on a folder of labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgecnn.cli.extras import is_first_process
+from edgecnn.cli.options import Data, Json
+from edgecnn.cli.training import fine_tune_from, takes_training
+from edgecnn.cli.verbs import Verb
+
+
+@takes_training
+def finetune(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Run folder; a run that was cut off there is taken up again.")],
+    as_json: Json = False,
+    **training: Any,
+) -> None:
+    """Fine-tune a network on a folder of labelled images.
+
+    Several processes: torchrun --nproc-per-node 2 -m edgecnn finetune …
+    """
+    checkpoint = fine_tune_from(data, out, training)
+    if not is_first_process():
+        return
+    if as_json:
+        print(checkpoint.model_dump_json(indent=1))
+        return
+    metrics = checkpoint.metrics
+    accuracy = "no validation images" if metrics.val_top1 is None else f"validation top-1 {metrics.val_top1:.1%}"
+    print(f"{out}: {checkpoint.model}, recipe {checkpoint.recipe.name} ({checkpoint.reason})")
+    print(f"{accuracy}, {metrics.epochs} epochs in {metrics.minutes:.1f} min, weights from {checkpoint.weights}")
+
+
+VERB = Verb(
+    finetune,
+    after="plan",
+    example="Example: edgecnn finetune parts/ --model mobilenetv2_100 --weights weights.safetensors --out runs/parts",
+    extras=("train",),
+)

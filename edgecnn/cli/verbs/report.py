@@ -1,0 +1,35 @@
+"""`edgecnn report`: report.md and report.html of a bundle's runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgecnn.cli.options import BudgetText, BundleFolder
+from edgecnn.cli.verbs import Verb
+
+
+def report(
+    bundle: BundleFolder,
+    runs: Annotated[Path, typer.Option(help="Raw runs in JSONL, made by `edgecnn bench`.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.md and report.html.")],
+    data: Annotated[Path | None, typer.Option(help="The images, for thumbnails of what INT8 flipped.")] = None,
+    budget: BudgetText = None,
+    run: Annotated[Path | None, typer.Option(help="Run folder, for the curves of its training.")] = None,
+) -> None:
+    """Write report.md and a self-contained report.html."""
+    from edgecnn.bench.report import write_report
+    from edgecnn.profiles import parse_budget
+
+    markdown, html = write_report(bundle, runs, out, data, parse_budget(budget) if budget else None, run)
+    print(f"{html}\n{markdown}")
+
+
+VERB = Verb(
+    report,
+    after="bench",
+    example="Example: edgecnn report bundle/ --runs bench.jsonl --out report/ --data parts/",
+    extras=("report",),
+)

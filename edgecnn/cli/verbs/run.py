@@ -1,0 +1,71 @@
+"""`edgecnn run`: from a folder of labelled images to a bundle that is measured and reported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgecnn.cli.options import BudgetText, Data, Json, Samples, TargetName
+from edgecnn.cli.training import fine_tune_from, takes_training
+from edgecnn.cli.verbs import Verb
+from edgecnn.errors import MissingExtra
+
+
+@takes_training
+def run(
+    data: Data,
+    target: TargetName = "desktop-cpu",
+    out: Annotated[Path | None, typer.Option(help="Default: runs/<data folder>-<model>-<target>.")] = None,
+    budget: BudgetText = None,
+    samples: Samples = None,
+    as_json: Json = False,
+    **training: Any,
+) -> None:
+    """Fine-tune, export, verify, bench, choose, report. Stages that are done are not done again."""
+    from edgecnn.bench import overall
+    from edgecnn.bench.report import write_report
+    from edgecnn.cli.show import is_complete, say, show_bundle, show_rows
+    from edgecnn.export import export as make_bundle
+    from edgecnn.pipeline import bench_once, choose, remove_results, with_choice
+    from edgecnn.profiles import load_target, parse_budget
+
+    profile = load_target(target)
+    if budget:
+        profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
+    folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
+    fine_tune_from(data, folder / "train", training)
+    if training["restart"]:
+        remove_results(folder)
+    make_bundle(folder / "train", profile, folder / "bundle", data, say)
+    rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, say)
+    bundle = choose(folder / "bundle", rows)
+    rows = with_choice(rows, bundle)
+    try:
+        page = str(write_report(folder / "bundle", folder / "bench.jsonl", folder, data, run=folder / "train")[1])
+    except MissingExtra as error:
+        page = f"not written, {error}"
+    verdict = overall(rows)
+    if as_json:
+        paths = {"bundle": str(folder / "bundle"), "report": page, "runs": str(folder / "bench.jsonl")}
+        left_out = [left.model_dump(mode="json") for left in bundle.left_out]
+        choice = bundle.choice.model_dump() if bundle.choice else None
+        summary = {**verdict.model_dump(mode="json"), "choice": choice, "left_out": left_out, **paths}
+        print(json.dumps(summary, indent=1))
+    else:
+        show_bundle(bundle, folder / "bundle", as_json=False)
+        show_rows(rows)
+        print(f"bundle: {folder / 'bundle'}\nreport: {page}")
+    if verdict.exit_code == 0 and not is_complete(bundle):
+        raise typer.Exit(1)
+    raise typer.Exit(verdict.exit_code)
+
+
+VERB = Verb(
+    run,
+    after="demo-data",
+    example="Example: edgecnn run parts/ --model mobilenet_v2 --weights weights.safetensors --target desktop-cpu",
+    extras=("train", "report"),
+)
