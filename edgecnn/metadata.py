@@ -1,10 +1,7 @@
-"""What is written inside a model file about itself: its classes, its preprocessing, what goes in and what comes out."""
+"""What edgecnn writes into a model file about it: its classes, its preprocessing, what goes in and what comes out."""
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +10,8 @@ from typing import Literal, TypeAlias
 
 from edgecnn.artifact import Preprocess
 from edgecnn.documents import parse
-from edgecnn.errors import MissingExtra, UserError, first_line, must_be_file
+from edgecnn.errors import UserError, first_line
+from edgecnn.modelfiles.metadata import onnx_metadata, tflite_metadata
 
 DESCRIPTION_VERSION = "1"
 """Raised when what this version writes can no longer be read by an older one."""
@@ -80,48 +78,12 @@ def read(held: Mapping[str, str], where: str) -> Described | None:
 
 def read_onnx(path: Path) -> Described | None:
     """What an .onnx file says of itself, by ONNX Runtime, without the onnx package. None where it is not ours."""
-    import onnxruntime
-
-    must_be_file(path, "an .onnx file")
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the engine's own exception types are not public
-        raise UserError(f"{path}: ONNX Runtime cannot open it: {first_line(error)}") from None
-    return read(dict(session.get_modelmeta().custom_metadata_map), str(path))
+    return read(onnx_metadata(path), str(path))
 
 
 def read_tflite(path: Path) -> Described | None:
-    """What a .tflite file says of itself: its named metadata buffers. None where it is not ours.
-
-    The buffers are read by the schema that comes with ai-edge-litert: no interpreter is made.
-    """
-    must_be_file(path, "a .tflite file")
+    """What a .tflite file says of itself: its named metadata buffers. None where it is not ours."""
     return read(tflite_metadata(path), str(path))
-
-
-def tflite_metadata(path: Path) -> Description:
-    """Text by name of the metadata buffers of a .tflite file; those that are no text are left out."""
-    if importlib.util.find_spec("ai_edge_litert") is None:
-        raise MissingExtra("ai-edge-litert", "litert")
-    schema = importlib.import_module("ai_edge_litert.schema_py_generated")
-    data = path.read_bytes()
-    if data[4:8] != b"TFL3":
-        raise UserError(f"{path}: not a .tflite model (no TFL3 mark)")
-    held: Description = {}
-    try:
-        model = schema.Model.GetRootAs(data, 0)
-        for number in range(model.MetadataLength()):
-            entry = model.Metadata(number)
-            buffer = model.Buffers(entry.Buffer())
-            if entry.Name() and buffer.DataLength():
-                with contextlib.suppress(UnicodeDecodeError):  # other programs' entries may be binary
-                    held[entry.Name().decode()] = bytes(buffer.DataAsNumpy()).rstrip(b"\0").decode()
-    except Exception as error:  # a damaged flatbuffer leads its reader to whatever
-        raise UserError(f"{path}: damaged .tflite model ({type(error).__name__}: {first_line(error)})") from None
-    return held
 
 
 def _words(preprocess: Preprocess) -> str:

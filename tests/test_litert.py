@@ -19,7 +19,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.litert import captured, fp32_file, keep_pooled_dimensions, merge_normalisation
-from edgecnn.metadata import tflite_metadata
+from edgecnn.modelfiles.metadata import tflite_metadata
 from edgecnn.modelfiles.tflite import hushed, inputs_and_outputs, operations
 from edgecnn.models import Deployed
 from edgecnn.quantize.engines import litert as quantize_litert

@@ -96,7 +96,7 @@ def inputs_and_outputs(path: Path) -> tuple[list[Stored], list[Stored]]:
 def describe(path: Path, described: Mapping[str, str]) -> None:
     """Store `described` in the file: an entry of the model's metadata each, and as text in its description.
 
-    Programs read the entries (`edgecnn.metadata.tflite_metadata`); the description is what Netron shows of a file.
+    Programs read the entries (`edgecnn.modelfiles.metadata`); the description is what Netron shows of a file.
     """
     from ai_edge_litert import schema_py_generated as schema
 
