@@ -37,7 +37,6 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import telemetry
 from edgecnn.bench.host import fingerprint
 from edgecnn.block_cost import At, Layer, depthwise_separable, macs, plain
 
@@ -223,7 +222,6 @@ def onnxruntime(precision: str, work: Path, shape: Shape, side: str, maps: Maps)
 
 
 def openvino(precision: str, work: Path, shape: Shape, side: str, maps: Maps) -> Unit:
-    telemetry.forbid()
     import openvino
 
     settings = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgecnn import telemetry
 from edgecnn.artifact import Precision
 from edgecnn.formats import Converted, Format, Source
 from edgecnn.formats.onnx import fp32_file
@@ -14,7 +13,6 @@ NOTES = {"exporter": "openvino.convert_model from ONNX"}
 
 
 def _convert(source: Source, precision: Precision, out: Path) -> Converted:
-    telemetry.forbid()
     import openvino
 
     model = openvino.convert_model(fp32_file(source))

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from edgecnn import telemetry
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, last_line
 from edgecnn.imaging import Images
@@ -68,7 +67,6 @@ class _Layer:
 class _Session:
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         self._path, self._precision, self._threads = path, precision, threads
-        telemetry.forbid()
         import openvino
 
         try:

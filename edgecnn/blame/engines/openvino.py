@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn import telemetry
 from edgecnn.blame.engines import Engine, Refused, Tensor, Tensors, as_taken, one_row, repeated
 from edgecnn.blame.pipeline import Shape
 from edgecnn.errors import UserError, last_line
@@ -55,7 +54,6 @@ class _Opened:
 
 
 def _read(path: Path) -> Any:
-    telemetry.forbid()
     import openvino
 
     try:

@@ -9,7 +9,6 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from edgecnn import telemetry
 from edgecnn.formats.onnx import fp32_file
 from edgecnn.formats.openvino import FILES, NOTES
 from edgecnn.quantize.engines.onnx import write_qdq
@@ -20,7 +19,6 @@ _FUSED = ("HardSwish", "HardSigmoid")
 
 
 def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
-    telemetry.forbid()
     import openvino
 
     qdq = out / "qdq.onnx"
@@ -30,7 +28,6 @@ def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
 
 
 def _by_nncf(attempt: Attempt, tuning: TuningSet, out: Path, *, fast: bool) -> tuple[str, ...]:
-    telemetry.forbid()
     # torch, which nncf imports, remarks that there is no CUDA.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     import nncf
