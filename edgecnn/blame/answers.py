@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Interval
+from edgecnn.blame.orders import closest_order
+from edgecnn.blame.outputs import LOGITS, Answers, Output
 from edgecnn.documents import Frozen
 from edgecnn.evaluate import Labels
 from edgecnn.intervals import paired_difference
-
-Answers: TypeAlias = NDArray[np.float32]
-"""(n, classes), logits or probabilities."""
-Kind: TypeAlias = Literal["logits", "softmax"]
-_SUMS_TO_ONE = 0.02
-"""int8 probabilities are rounded to 1/256."""
 
 
 class Effect(Frozen):
@@ -50,9 +45,9 @@ class Expected:
         return Expected(self.logits[index], self.labels[index])
 
 
-def effect(answers: Answers, expected: Expected, kind: Kind = "logits") -> Effect:
-    """Judge answers to the expected ones' images; `kind` is what `answers` are."""
-    wanted = expected.logits if kind == "logits" else softmax(expected.logits)
+def effect(answers: Answers, expected: Expected, output: Output = LOGITS) -> Effect:
+    """Judge answers to the expected ones' images; `output` is what `answers` are of the logits."""
+    wanted = output.of(expected.logits)
     decided, right_decision = answers.argmax(1), wanted.argmax(1)
     was_right, is_right = right_decision == expected.labels, decided == expected.labels
     lost, gained, n = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum()), len(answers)
@@ -82,19 +77,6 @@ def moved(before: Answers, after: Answers, scale: float) -> float:
     return float(min(np.sqrt((difference**2).mean()) / scale, 1e30)) if np.isfinite(difference).all() else 1e30
 
 
-def softmax(logits: Answers) -> Answers:
-    """Logits (n, classes) to probabilities."""
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    shares: Answers = powers / powers.sum(1, keepdims=True)
-    return shares
-
-
-def looks_like(answers: Answers) -> Kind:
-    """Whether answers are probabilities: none below 0, each image's sum 1."""
-    sums = answers.sum(1)
-    return "softmax" if answers.min() >= 0 and np.abs(sums - 1).max() <= _SUMS_TO_ONE else "logits"
-
-
 def correlation(first: Answers, second: Answers) -> float:
     """Pearson's, over all images and classes, each image's mean taken off. 0 where one side is constant."""
     a, b = (one.astype(np.float64) - one.mean(1, keepdims=True) for one in (first, second))
@@ -103,12 +85,13 @@ def correlation(first: Answers, second: Answers) -> float:
 
 
 def class_order(answers: Answers, wanted: Answers) -> tuple[int, ...]:
-    """Which column of `answers` is which class of `wanted`: the closest pairs first, each taken once."""
-    distance = ((answers[:, :, None].astype(np.float64) - wanted[:, None, :]) ** 2).mean(0)
-    classes = len(distance)
-    order = [0] * classes
-    for _ in range(classes):
-        column, label = np.unravel_index(np.argmin(distance), distance.shape)
-        order[int(label)] = int(column)
-        distance[column, :] = distance[:, label] = np.inf
-    return tuple(order)
+    """Which column of `answers` is which class of `wanted`, however the two are scaled: the closest pairs first."""
+    a, b = (_standardised(one) for one in (answers, wanted))
+    return closest_order((a**2).sum(0)[:, None] + (b**2).sum(0)[None, :] - 2 * (a.T @ b))
+
+
+def _standardised(answers: Answers) -> NDArray[np.float64]:
+    """Each image's mean taken off, in units of the standard deviation of all."""
+    centred = answers.astype(np.float64) - answers.mean(1, keepdims=True)
+    centred /= max(float(centred.std()), 1e-300)
+    return centred

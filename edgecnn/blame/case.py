@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Preprocess
-from edgecnn.blame.answers import Answers, Effect, Expected, Kind, class_order, effect, looks_like, softmax
+from edgecnn.blame.answers import Effect, Expected, class_order, effect
 from edgecnn.blame.engines import Opened, Refused
+from edgecnn.blame.outputs import Answers, Kind, Output, fitted, kinds_like
 from edgecnn.blame.pipeline import (
     Colour,
     EncodedImage,
@@ -88,7 +89,7 @@ class Reading:
 
     pipeline: Pipeline
     words: str
-    kind: Kind
+    output: Output
     order: tuple[int, ...] | None
     """The column of each of our classes, where the file has them in another order than said."""
     effect: Effect
@@ -132,13 +133,13 @@ def search(case: Case, described: Pipeline, answers: Answers) -> Reading:
     readings = []
     for pipeline, words in _entries(case, described):
         try:
-            readings.append(_reading(case.answers([pipeline], index)[0], expected, pipeline, words))
+            readings.append(read_answers(case.answers([pipeline], index)[0], expected, pipeline, words))
         except Refused:
             continue
     if not readings:
-        return _reading(answers, case.expected, described, "as described")
+        return read_answers(answers, case.expected, described, "as described")
     best = min(readings, key=lambda reading: reading.effect.mean_error)
-    return _reading(case.answers([best.pipeline])[0], case.expected, best.pipeline, best.words)
+    return read_answers(case.answers([best.pipeline])[0], case.expected, best.pipeline, best.words)
 
 
 def _entries(case: Case, described: Pipeline) -> Iterator[tuple[Pipeline, str]]:
@@ -171,14 +172,34 @@ def _entering(base: Pipeline, colour: Colour, gain: Sequence[float], offset: Seq
     return replace(base, colour=colour, gain=numbers[0], offset=numbers[1])
 
 
-def _reading(answers: Answers, expected: Expected, pipeline: Pipeline, words: str) -> Reading:
-    """Judge answers, allowing for a softmax in the file and for classes in another order."""
-    kind = looks_like(answers)
-    plain = effect(answers, expected, kind)
-    if plain.correlation < SAME_NET and np.isfinite(answers).all():
-        wanted = expected.logits if kind == "logits" else softmax(expected.logits)
-        order = class_order(answers, wanted)
-        turned = effect(answers[:, order], expected, kind)
-        if turned.correlation >= SAME_NET and turned.mean_error < plain.mean_error / 3:
-            return Reading(pipeline, words, kind, order, turned)
-    return Reading(pipeline, words, kind, None, plain)
+def read_answers(answers: Answers, expected: Expected, pipeline: Pipeline, words: str) -> Reading:
+    """Judge answers, allowing for what a file may do to its logits and for classes in another order.
+
+    What is simpler stands unless something else makes it the same net at a third of the error.
+    """
+    best: Reading | None = None
+    for kind in kinds_like(answers):
+        for order, output in _explanations(answers, expected, kind):
+            given = answers if order is None else answers[:, order]
+            found = Reading(pipeline, words, output, order, effect(given, expected, output))
+            better = best is None or (
+                found.effect.correlation >= SAME_NET and found.effect.mean_error < best.effect.mean_error / 3
+            )
+            best = found if better else best
+    assert best is not None
+    return best
+
+
+def _explanations(answers: Answers, expected: Expected, kind: Kind) -> Iterator[tuple[tuple[int, ...] | None, Output]]:
+    """What the answers may be, the simplest first."""
+    yield None, Output(kind)
+    if not np.isfinite(answers).all():
+        return
+    order = class_order(answers, Output(kind).of(expected.logits))
+    turned = order != tuple(range(len(order)))
+    if turned:
+        yield order, Output(kind)
+    for columns in (None, order) if turned else (None,):
+        output = fitted(kind, answers if columns is None else answers[:, columns], expected.logits)
+        if output is not None and not output.plain:
+            yield columns, output

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from edgecnn.blame.outputs import Kind
 from edgecnn.blame.pipeline import PerChannel, Pipeline
 from edgecnn.blame.resizes import WITH_A_CHOICE, ResizeName
 from edgecnn.documents import Frozen, checked
@@ -37,7 +38,7 @@ class Description(Frozen):
     std: PerChannel | None = None
     layout: Literal["nchw", "nhwc"]
     dtype: Literal["float32", "uint8"]
-    output: Literal["logits", "softmax"]
+    output: Kind
     classes: tuple[str, ...] | None = None
     decode: Literal["whole", "scaled"] = "whole"
     orientation: Literal["exif", "ignored"] = "exif"

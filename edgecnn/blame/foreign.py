@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecnn.artifact import load_bundle
+from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.blame import engines
-from edgecnn.blame.answers import Answers, Effect, effect, moved, scale_of, softmax
+from edgecnn.blame.answers import Effect, effect, moved, scale_of
+from edgecnn.blame.baked import baked_in
 from edgecnn.blame.case import SAME_NET, Case, Reading, input_layout, input_size, search
 from edgecnn.blame.description import Description, described_pipeline, read_description
 from edgecnn.blame.engines import Refused
-from edgecnn.blame.images import GivenImages, given_images
+from edgecnn.blame.images import given_images
+from edgecnn.blame.orders import order_words
+from edgecnn.blame.outputs import Answers, Kind, Output
 from edgecnn.blame.pipeline import Pipeline
 from edgecnn.blame.stages import exchange, walk, words
 from edgecnn.documents import Frozen
@@ -119,18 +122,20 @@ def diagnose(
     if found.matches or not explain:
         return found
     progress("searching for the stage to blame")
-    return explained(case, given, described, said.output, found)
-
-
-def explained(case: Case, given: GivenImages, described: Pipeline, output: str, found: ForeignReport) -> ForeignReport:
-    """The report with the stage to blame, of a file that does not match."""
     fewer = given.at_most(EXPLAINED_IMAGES)
     case = replace(case, paths=fewer.paths, expected=fewer.expected)
+    return _explained(case, described, said.output, found, folder, bundle)
+
+
+def _explained(
+    case: Case, described: Pipeline, output: Kind, found: ForeignReport, folder: Path, bundle: Bundle
+) -> ForeignReport:
+    """The report with the stage to blame, of a file that does not match."""
     reading = search(case, described, case.answers([described])[0])
     low = case.opened.precision()
-    known = {"takes": reading.words, "at_best": reading.effect, "explained_images": len(fewer.paths)}
+    known = {"takes": reading.words, "at_best": reading.effect, "explained_images": len(case.paths)}
     if reading.effect.correlation < (_LOW_PRECISION if low else SAME_NET):
-        stage, text = _strange(case, reading)
+        stage, text = baked_in(case, described, folder, bundle) or _strange(case, reading)
         verdict = f"first stage that differs: {stage} ({text}): {_cost(found.as_described)}"
         return found.model_copy(update={**known, "first": stage, "verdict": verdict})
     steps = _steps(case, described, reading)
@@ -158,7 +163,7 @@ def explained(case: Case, given: GivenImages, described: Pipeline, output: str, 
 
 
 def _compared(case: Case, answers: Answers, said: Description) -> ForeignReport:
-    as_described = effect(answers, case.expected, said.output)
+    as_described = effect(answers, case.expected, Output(said.output))
     matches = as_described.error <= case.tolerance
     limit = f"limit {case.tolerance:.0e}"
     verdict = f"matches the checkpoint (largest error {as_described.error:.1e}, {limit})"
@@ -207,11 +212,11 @@ def _steps(case: Case, described: Pipeline, reading: Reading) -> list[Step]:
     alone = [exchange(needed, described, [stage]) for stage in stages]
     put_right = [exchange(described, needed, [stage]) for stage in stages]
     got = [reading.read(one) for one in _each_once(case, [needed, *(at for _, at in path), *alone, *put_right])]
-    wanted = case.expected.logits if reading.kind == "logits" else softmax(case.expected.logits)
+    wanted = reading.output.of(case.expected.logits)
     count = len(stages)
     moves = [moved(got[i], got[i + 1], scale_of(wanted)) for i in range(count)]
     blamed = _to_blame(stages, moves, case.tolerance)
-    effects = [effect(one, case.expected, reading.kind) for one in got[count + 1 :]]
+    effects = [effect(one, case.expected, reading.output) for one in got[count + 1 :]]
     return [
         Step(
             stage=stage,
@@ -242,7 +247,8 @@ def _cure(case: Case, described: Pipeline, reading: Reading, stages: Sequence[st
         return tuple(stages)
     pipelines = [exchange(described, reading.pipeline, chosen) for chosen in [tuple(stages), *options]]
     errors = [
-        effect(reading.read(answers), case.expected, reading.kind).mean_error for answers in _each_once(case, pipelines)
+        effect(reading.read(answers), case.expected, reading.output).mean_error
+        for answers in _each_once(case, pipelines)
     ]
     for chosen, error in zip(options, errors[1:], strict=True):
         if error <= max(1.5 * errors[0], case.tolerance):
@@ -256,16 +262,16 @@ def _each_once(case: Case, pipelines: Sequence[Pipeline]) -> list[Answers]:
     return [known[pipeline] for pipeline in pipelines]
 
 
-def _after_the_input(case: Case, reading: Reading, output: str, low: str | None) -> list[tuple[str, str]]:
+def _after_the_input(case: Case, reading: Reading, output: Kind, low: str | None) -> list[tuple[str, str]]:
     """What differs although the right pixels enter: (stage, words)."""
     found = []
     if reading.order is not None:
         # order[i] is the column of our class i, as the file's classes were said to stand.
         columns = dict(zip(reading.order, case.classes, strict=True))
-        found.append(("class order", f"the file's classes are {', '.join(columns[i] for i in _file_columns(case))}"))
-    if reading.kind != output:
-        ends = "ends in a softmax" if reading.kind == "softmax" else "gives logits"
-        found.append(("output", f"the file {ends}, described is {output}"))
+        order = order_words(case.file_classes, [columns[i] for i in _file_columns(case)])
+        found.append(("class order", f"the file's classes are {order}"))
+    if reading.output != Output(output):
+        found.append(("output", f"the file {reading.output.words}, described is {output}"))
     best = reading.effect
     if best.error <= case.tolerance:
         return found
@@ -296,7 +302,7 @@ def _plain_is_right(case: Case, reading: Reading, engine: engines.Engine) -> boo
         answers = reading.read(plain.answers([reading.pipeline], index)[0])
     except (UserError, Refused):
         return False
-    return effect(answers, case.expected.some(index), reading.kind).error <= case.tolerance
+    return effect(answers, case.expected.some(index), reading.output).error <= case.tolerance
 
 
 def _strange(case: Case, reading: Reading) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -64,6 +64,12 @@ def normalised(spec: Preprocess) -> tuple[PerChannel, PerChannel]:
     gain = tuple(1 / (255 * std) for std in spec.std)
     offset = tuple(-mean / std for mean, std in zip(spec.mean, spec.std, strict=True))
     return gain, offset  # type: ignore[return-value]
+
+
+def trained_pipeline(spec: Preprocess) -> Pipeline:
+    """The checkpoint's preprocessing with its normalisation: what the trained network itself is given."""
+    gain, offset = normalised(spec)
+    return replace(own_pipeline(spec), gain=gain, offset=offset, dtype="float32")
 
 
 def swapped(values: PerChannel) -> PerChannel:

@@ -101,7 +101,7 @@ def price(
     if not turned:
         wrong = [one for one in wrong if one.stage != "orientation"]
         not_priced.append("Exif orientation ignored: no test image has an orientation other than upright")
-    with_floats, reason = _float_pixels(folder, artifact, bundle.threads)
+    with_floats, reason = float_pixels(folder, artifact, bundle.threads)
     if with_floats is None:
         not_priced += [f"{one.words}: {reason}" for one in wrong if one.needs_float]
         wrong = [one for one in wrong if not one.needs_float]
@@ -173,7 +173,7 @@ def _price(mistake: Mistake, found: Effect, pixel_error: float, turned: int) -> 
     )
 
 
-def _float_pixels(folder: Path, artifact: Artifact, threads: int) -> tuple[engines.Opened | None, str]:
+def float_pixels(folder: Path, artifact: Artifact, threads: int) -> tuple[engines.Opened | None, str]:
     """The variant with an entrance for float pixels, or why there is none."""
     engine = engines.get(artifact.runtime)
     if engine is None or engine.float_pixels is None:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Artifact, Bundle, load_bundle
 from edgecnn.blame import engines
-from edgecnn.blame.answers import Answers, Effect, Expected, effect
+from edgecnn.blame.answers import Effect, Expected, effect
 from edgecnn.blame.case import SAME_NET, Case, search
 from edgecnn.blame.engines import Refused
 from edgecnn.blame.images import GivenImages, given_images
 from edgecnn.blame.layers import LAYER_IMAGES, Layers, layer_noise
+from edgecnn.blame.outputs import Answers
 from edgecnn.blame.pipeline import EncodedImage, Shape, own_pipeline
 from edgecnn.blame.prices import Prices, price
 from edgecnn.blame.stages import walk, words

@@ -213,12 +213,15 @@ def foreign(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Callable[..
 
     folder = tmp_path_factory.mktemp("foreign")
 
-    def export(name: str = "plain", before: Any = None, behind: Any = None, net: Any = None) -> Path:
+    def export(
+        name: str = "plain", before: Any = None, behind: Any = None, net: Any = None, uint8: bool = False
+    ) -> Path:
         path = folder / f"{name}.onnx"
         if not path.exists():
             parts = [part for part in (before, net or made.net, behind) if part is not None]
             # Strangers use either exporter; the older one takes no seconds.
-            save_onnx(nn.Sequential(*parts).eval(), torch.zeros(2, 3, SIDE, SIDE), path, dynamo=name == "plain")
+            example = torch.zeros(2, 3, SIDE, SIDE, dtype=torch.uint8 if uint8 else torch.float32)
+            save_onnx(nn.Sequential(*parts).eval(), example, path, dynamo=name == "plain")
         return path
 
     return export

@@ -140,6 +140,59 @@ def test_a_softmax_in_the_file(made: Made, foreign: Write, described: Write) -> 
     assert "ends in a softmax" in diagnosis.verdict
 
 
+OUTPUTS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "log-softmax": (lambda x: x.log_softmax(1), "ends in a log-softmax, described is logits"),
+    "softmax twice": (lambda x: x.softmax(1).softmax(1), "ends in two softmaxes, one after the other"),
+    "sigmoid": (lambda x: x.sigmoid(), "ends in a sigmoid"),
+    "scaled": (lambda x: 0.5 * x, "takes 0.5 × the checkpoint's logits"),
+    "scaled and shifted": (lambda x: 3 * x - 7, "takes 3 × the checkpoint's logits − 7"),
+    "temperature": (lambda x: (x / 4).softmax(1), "takes 0.25 × the checkpoint's logits and ends in a softmax"),
+    "temperature, log": (lambda x: (2 * x).log_softmax(1), "takes 2 × the checkpoint's logits and ends in a log-soft"),
+    "scaled sigmoid": (lambda x: (x * 0.5 + 1).sigmoid(), "takes 0.5 × the checkpoint's logits + 1 and ends in a sig"),
+}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_what_is_done_to_the_logits_is_named(name: str, made: Made, foreign: Write, described: Write) -> None:
+    does, words = OUTPUTS[name]
+    model = foreign(name.replace(" ", "-"), behind=module(does))
+    diagnosis = found(made, model, described())
+    assert diagnosis.first == "output"
+    assert words in diagnosis.verdict
+    assert "also" not in diagnosis.verdict
+    assert found(made, model, described(colour="bgr")).first == "colour order"
+
+
+def test_an_output_that_is_described_matches(made: Made, foreign: Write, described: Write) -> None:
+    for kind, name in (("log-softmax", "log-softmax"), ("sigmoid", "sigmoid")):
+        model = foreign(name, behind=module(OUTPUTS[name][0]))
+        assert found(made, model, described(output=kind)).matches
+
+
+def test_another_order_of_scaled_logits(made: Made, foreign: Write, described: Write) -> None:
+    model = foreign("both", behind=module(lambda x: 0.2 * x[:, [2, 0, 3, 1]]))
+    diagnosis = found(made, model, described())
+    assert diagnosis.first == "class order"
+    assert "takes 0.2 × the checkpoint's logits" in diagnosis.verdict
+
+
+@pytest.mark.parametrize("pixels", ["float", "uint8"])
+def test_the_range_from_minus_one_to_one_inside_the_file(
+    pixels: str, made: Made, foreign: Write, described: Write
+) -> None:
+    """uint8 pixels cannot be changed so that the file gives what the checkpoint does: the mistake itself is made."""
+    if pixels == "float":
+        model = foreign("range", before=module(lambda x: x * 2 - 1))
+        diagnosis = found(made, model, described(scale="1/255", mean=[0, 0, 0], std=[1, 1, 1]))
+        assert "undone: it does that itself" in str(diagnosis.takes)
+    else:
+        model = foreign("range8", before=module(lambda x: x.float() / 127.5 - 1), uint8=True)
+        diagnosis = found(made, model, described(dtype="uint8", scale=None, mean=None, std=None))
+        assert "inside the file: mean 0.5, std 0.5, where the checkpoint's is" in diagnosis.verdict
+    assert diagnosis.first == "normalisation"
+    assert "\n" not in diagnosis.verdict
+
+
 def test_classes_in_another_order(made: Made, foreign: Write, described: Write) -> None:
     order = [2, 0, 3, 1]
     model = foreign("order", behind=module(lambda x: x[:, order]))

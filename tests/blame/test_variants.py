@@ -14,8 +14,9 @@ import pytest
 
 from edgecnn.artifact import inventory, write_bundle
 from edgecnn.blame import engines
-from edgecnn.blame.answers import Expected, class_order, correlation, effect, looks_like, softmax
+from edgecnn.blame.answers import Expected, class_order, correlation, effect
 from edgecnn.blame.layers import match, sqnr_db
+from edgecnn.blame.outputs import Output, kinds_like, softmax
 from edgecnn.blame.prices import mistakes
 from edgecnn.blame.variants import Explanation, explain
 from tests.blame.conftest import CLASSES, IMAGES, SPEC, Made, artifact
@@ -227,9 +228,9 @@ def test_answers() -> None:
     logits = rng.normal(size=(30, 4)).astype(np.float32)
     expected = Expected(logits, logits.argmax(1))
     assert effect(logits, expected).error == 0
-    assert looks_like(logits) == "logits"
-    assert looks_like(softmax(logits)) == "softmax"
-    assert effect(softmax(logits), expected, "softmax").error == 0
+    assert kinds_like(logits) == ("logits",)
+    assert kinds_like(softmax(logits))[0] == "softmax"
+    assert effect(softmax(logits), expected, Output("softmax")).error == 0
     assert class_order(logits[:, [2, 0, 3, 1]], logits) == (1, 3, 0, 2)
     assert correlation(logits, 3 * logits + 1) == pytest.approx(1)
     broken = effect(np.full_like(logits, np.nan), expected)

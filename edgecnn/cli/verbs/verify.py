@@ -30,7 +30,7 @@ pre.toml says what is done to an image before it enters that file:
   std = [0.229, 0.224, 0.225]
   layout = "nchw"               # nchw, nhwc
   dtype = "float32"             # float32; uint8: pixels as they are, without scale, mean, std
-  output = "logits"             # logits, softmax
+  output = "logits"             # logits, softmax, log-softmax, sigmoid
 May be added: classes = ["crack", "good"] (the file's order), decode = "scaled" (reduced by
 2, 4, 8 while decoding; else whole), orientation = "ignored" (the Exif tag; else obeyed)."""
 
