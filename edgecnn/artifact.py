@@ -116,6 +116,10 @@ class Artifact(Frozen):
     """How it was made: exporter, opset, quantisation rung, calibration hash, …"""
     executed: Mapping[str, Any] = Field(default_factory=dict)
     """What the engine really ran on the exporting machine, read from the engine."""
+    proven_on: tuple[str, ...] = ()
+    """Instruction sets on which it was seen to decide as it should, the exporting machine's first: see `processor`."""
+    golden_decisions: tuple[int, ...] = ()
+    """Class index that it decided for each golden image on the exporting machine; empty: not recorded."""
     check: Check
 
 

@@ -16,6 +16,7 @@ from edgecnn.errors import BadImage, UserError
 from edgecnn.evaluate import Labels, compare, frames_against_files
 from edgecnn.imaging import Images, Pixels, Preparer, decode_whole
 from edgecnn.progress import Progress
+from edgecnn.proof import Proof, prove_here
 from edgecnn.runtimes import Session, installed, open_session
 
 REFERENCE_FILE = "reference.npz"
@@ -40,6 +41,8 @@ class Verified(Frozen):
     """None where the engine is not installed here."""
     reason: str | None
     check: Check | None
+    proof: Proof | None = None
+    """Whether it decides here as where it was made; None where its engine is not installed."""
 
 
 def prepare_files(paths: Sequence[Path], spec: Preprocess) -> Images:
@@ -150,12 +153,17 @@ def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Pro
             continue
         session = open_session(folder, artifact, bundle.threads)
         try:
+            proof = prove_here(folder, bundle, artifact, session)
             logits = run_files(session, paths, bundle.preprocess)
         finally:
             session.close()
         check = compare_with(reference, logits, bundle.classes, bundle.good_class, bundle.accuracy_loss_limit)
         refused = refusal(check, artifact.precision, bundle.accuracy_loss_limit, bundle.fp32_tolerance)
-        results.append(Verified(variant=artifact.variant, passed=refused is None, reason=refused, check=check))
+        if proof.refused:
+            refused = proof.text
+        results.append(
+            Verified(variant=artifact.variant, passed=refused is None, reason=refused, check=check, proof=proof)
+        )
     return results
 
 

@@ -19,6 +19,7 @@ from edgecnn.bench.summary import Summary, summarize
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.profiles import Budget, parse_budget
 from edgecnn.progress import Progress
+from edgecnn.proof import DecidesOtherwise
 
 __all__ = [
     "COLUMNS",
@@ -94,8 +95,8 @@ def bench(
             write_run(path, measured)
             rows.append(summarize(measured, budget, chosen))
         else:
-            say(f"{artifact.variant}: skipped: {measured}")
-            rows.append(Skipped(variant=artifact.variant, chosen=chosen, reason=measured))
+            say(f"{artifact.variant}: {'refused' if measured.refused else 'skipped'}: {measured.reason}")
+            rows.append(measured.model_copy(update={"chosen": chosen}))
     if any(isinstance(row, Summary) for row in rows):
         say(f"raw runs: {path}")
     return rows
@@ -151,7 +152,7 @@ def _asked_for(bundle: Bundle, folder: Path, variants: Sequence[str] | None) -> 
     return list(bundle.artifacts)
 
 
-def _measure_variant(folder: Path, artifact: Artifact, images: Path | None, plan: Plan, threads: int) -> Run | str:
+def _measure_variant(folder: Path, artifact: Artifact, images: Path | None, plan: Plan, threads: int) -> Run | Skipped:
     """The run, or why there is none."""
     try:
         runtime = runtimes.get(artifact.runtime)
@@ -159,4 +160,5 @@ def _measure_variant(folder: Path, artifact: Artifact, images: Path | None, plan
             raise MissingExtra(runtime.library, runtime.extra or "all")
         return measure_in_child(folder, artifact.variant, images, plan, threads)
     except UserError as error:
-        return str(error)
+        refused = isinstance(error, DecidesOtherwise)
+        return Skipped(variant=artifact.variant, chosen=False, reason=str(error), refused=refused)

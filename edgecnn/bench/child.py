@@ -15,22 +15,23 @@ from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.bench import host, memory
 from edgecnn.bench.images import find_images
 from edgecnn.bench.measure import NullSession, measure
-from edgecnn.bench.process import USER_ERROR, Job
+from edgecnn.bench.process import DECIDES_OTHERWISE, USER_ERROR, Job
 from edgecnn.bench.records import NULL_VARIANT, BenchImage, Run, Subject
 from edgecnn.documents import parse, sha256_of, write_atomically
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Preparer
+from edgecnn.proof import DecidesOtherwise, Proof, prove_here
 from edgecnn.runtimes import Session
 
 
 def main(arguments: list[str]) -> int:
-    """Measure the job that the one argument names. Exit code 0, or 2 for a user's mistake."""
+    """Measure the job that the one argument names. Exit code 0, 2 for a user's mistake, 4 for an unfit variant."""
     try:
         job = parse(Job, Path(arguments[0]).read_bytes(), arguments[0])
         write_atomically(Path(job.out), run_job(job).model_dump_json())
     except UserError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
-        return USER_ERROR
+        return DECIDES_OTHERWISE if isinstance(error, DecidesOtherwise) else USER_ERROR
     return 0
 
 
@@ -49,6 +50,7 @@ def run_job(job: Job) -> Run:
     session = _open(folder, bundle, job)
     open_ns = time.perf_counter_ns() - clock_start
     try:
+        proof = _prove(folder, bundle, job, session)
         samples = measure(session, preparer, encoded, job.plan)
         # Some engines open the model a second time to tell what they run.
         peak, after = memory.peak_resident_bytes(), host.state()
@@ -68,6 +70,7 @@ def run_job(job: Job) -> Run:
         open_ns=open_ns,
         samples=samples,
         executed=executed,
+        proof=proof,
         baseline_rss_bytes=baseline,
         peak_rss_bytes=peak,
     )
@@ -77,6 +80,16 @@ def _open(folder: Path, bundle: Bundle, job: Job) -> Session:
     if job.variant is None:
         return NullSession(len(bundle.classes))
     return runtimes.open_session(folder, bundle.artifact(job.variant), job.threads)
+
+
+def _prove(folder: Path, bundle: Bundle, job: Job, session: Session) -> Proof | None:
+    """What is known of the variant on this processor. Raises DecidesOtherwise where its time is worth nothing."""
+    if job.variant is None:
+        return None
+    proof = prove_here(folder, bundle, bundle.artifact(job.variant), session)
+    if proof.refused:
+        raise DecidesOtherwise(proof.text)
+    return proof
 
 
 def _subject(bundle: Bundle, variant: str | None) -> Subject:

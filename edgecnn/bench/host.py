@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edgecnn.documents import Frozen
+from edgecnn.processor import MACHINES, cpuinfo_words, machine
 from edgecnn.versions import installed_versions
 
 FLAGS = (
@@ -35,7 +36,6 @@ THROTTLE_BITS = {
 """Of a Raspberry Pi's `vcgencmd get_throttled`: now; the same plus 16: has happened since boot."""
 
 _ROOT = Path("/")
-_MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
 _PI_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
 
 
@@ -90,7 +90,7 @@ def fingerprint(root: Path = _ROOT) -> Fingerprint:
     kernel_machine = _text(root / "proc/sys/kernel/arch")
     return Fingerprint(
         machine=machine(),
-        kernel_machine=_MACHINES.get(kernel_machine, kernel_machine) if kernel_machine else None,
+        kernel_machine=MACHINES.get(kernel_machine, kernel_machine) if kernel_machine else None,
         board=_board(root),
         cpu=_cpu_model(cpuinfo),
         cores=os.cpu_count(),
@@ -120,11 +120,6 @@ def state(root: Path = _ROOT, vcgencmd: Callable[[], str | None] | None = None) 
         total_ticks=sum(ticks[:8]) if ticks else None,
         memory_available_bytes=_kibibytes(root / "proc/meminfo", "MemAvailable"),
     )
-
-
-def machine() -> str:
-    """This process's architecture in Linux's words: arm64 (macOS) is aarch64, AMD64 (Windows) is x86_64."""
-    return _MACHINES.get(platform.machine().lower(), platform.machine().lower())
 
 
 def slug(host: Fingerprint) -> str:
@@ -175,8 +170,8 @@ def _cpu_model(cpuinfo: str) -> str | None:
 
 
 def _flags(cpuinfo: str) -> tuple[str, ...] | None:
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return tuple(flag for flag in FLAGS if flag in found[1].split()) if found else None
+    words = cpuinfo_words(cpuinfo)
+    return None if words is None else tuple(flag for flag in FLAGS if flag in words)
 
 
 def _load_average() -> tuple[float, float, float] | None:

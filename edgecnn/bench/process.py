@@ -15,6 +15,7 @@ from edgecnn.bench.measure import Plan
 from edgecnn.bench.records import Run
 from edgecnn.documents import Frozen, parse, write_atomically
 from edgecnn.errors import UserError
+from edgecnn.proof import DecidesOtherwise
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -26,6 +27,8 @@ THREAD_VARIABLES = (
 """Read by libraries when they load, so they must be set before the child starts."""
 USER_ERROR = 2
 """The child's exit code where its last line on stderr is a message for the user."""
+DECIDES_OTHERWISE = 4
+"""The child's exit code where the variant must not be used on this processor; its last line says why."""
 
 _DEATHS = {
     "SIGILL": "the engine uses instructions that this processor lacks (SIGILL): install a build for this processor",
@@ -49,7 +52,10 @@ class Job(Frozen):
 
 
 def measure_in_child(bundle_folder: Path, variant: str | None, images: Path | None, plan: Plan, threads: int) -> Run:
-    """Measure in a fresh interpreter. UserError with the child's own message, or with how it died."""
+    """Measure in a fresh interpreter. UserError with the child's own message, or with how it died.
+
+    DecidesOtherwise where the variant must not be used on this processor.
+    """
     with tempfile.TemporaryDirectory(prefix="edgecnn-bench-") as folder:
         job = Job(
             bundle=str(bundle_folder.resolve()),
@@ -69,6 +75,8 @@ def measure_in_child(bundle_folder: Path, variant: str | None, images: Path | No
             text=True,
             errors="replace",
         )
+        if done.returncode == DECIDES_OTHERWISE:
+            raise DecidesOtherwise(_failure(USER_ERROR, done.stderr))
         if done.returncode != 0:
             raise UserError(_failure(done.returncode, done.stderr))
         return parse(Run, Path(job.out).read_bytes(), "the child's run")

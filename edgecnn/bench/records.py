@@ -11,6 +11,7 @@ from edgecnn.bench.host import Fingerprint, State
 from edgecnn.bench.measure import Plan, Samples
 from edgecnn.documents import Frozen, Sha256, parse
 from edgecnn.errors import UserError
+from edgecnn.proof import Proof
 
 RUN_VERSION = 1
 """Raised when an older edgecnn could misread what this one writes."""
@@ -68,6 +69,8 @@ class Run(Frozen):
     samples: Samples
     executed: Mapping[str, Any]
     """What the engine really ran, read from the engine."""
+    proof: Proof | None = None
+    """Whether the variant decides here as where it was made; None for the null session and in older runs."""
     baseline_rss_bytes: int | None
     """Resident memory with Python, libraries and images loaded, before the engine."""
     peak_rss_bytes: int | None

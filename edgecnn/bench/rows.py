@@ -20,6 +20,8 @@ class Skipped(Frozen):
     variant: str
     chosen: bool
     reason: str
+    refused: bool = False
+    """It was opened, and decides otherwise on this processor."""
 
 
 Row: TypeAlias = Summary | Skipped
@@ -87,7 +89,8 @@ COLUMNS = (
 
 def _cells(row: Row) -> dict[str, Any]:
     if isinstance(row, Skipped):
-        known = {"variant": row.variant, "chosen": row.chosen, "verdict": "SKIPPED", "reason": row.reason, "notes": ()}
+        verdict = "REFUSED" if row.refused else "SKIPPED"
+        known = {"variant": row.variant, "chosen": row.chosen, "verdict": verdict, "reason": row.reason, "notes": ()}
         return {**dict.fromkeys(COLUMNS), **known}
     values = (
         *(row.variant, row.chosen, _over(row.params, 1e6), _over(row.macs, 1e6), _over(row.flops, 1e6)),
@@ -103,7 +106,7 @@ def _cells(row: Row) -> dict[str, Any]:
 
 def _judged(row: Row) -> tuple[Outcome, str]:
     if isinstance(row, Skipped):
-        return "INCONCLUSIVE", f"not measured: {row.reason}"
+        return "FAIL" if row.refused else "INCONCLUSIVE", f"not measured: {row.reason}"
     if row.verdict is None:
         return "INCONCLUSIVE", "not a variant"
     return row.verdict.outcome, row.verdict.reason

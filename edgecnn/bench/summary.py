@@ -13,6 +13,7 @@ from edgecnn.bench.records import NULL_VARIANT, Run
 from edgecnn.bench.stats import Verdict
 from edgecnn.documents import Frozen
 from edgecnn.profiles import Budget
+from edgecnn.proof import Proof
 
 _STEAL_WORTH_SAYING = 0.01
 _LOAD_WORTH_SAYING = 0.5
@@ -66,6 +67,8 @@ class Summary(Frozen):
     """Of the multiply-accumulates."""
     executed: Mapping[str, Any]
     """What the engine ran, as it told: see `edgecnn.runtimes.executed_report`."""
+    proof: Proof | None
+    """Whether the variant decides here as where it was made."""
     verdict: Verdict | None
     """None for the null session, which nobody deploys."""
     notes: tuple[str, ...]
@@ -105,6 +108,7 @@ def summarize(run: Run, budget: Budget, chosen: bool = False) -> Summary:
         float_layers=_count(run, "float_layers"),
         int8_share=run.executed["mac_shares"].get("int8", 0.0) if run.executed.get("mac_shares") else None,
         executed=run.executed,
+        proof=run.proof,
         verdict=None if subject.variant == NULL_VARIANT else judged,
         notes=notes(run),
     )
@@ -125,9 +129,18 @@ def doubts(run: Run) -> tuple[str, ...]:
 
 def notes(run: Run) -> tuple[str, ...]:
     """What may have disturbed a run or what is odd about it."""
-    candidates = (_warmup_note(run), _load_note(run), _steal_note(run), _quota_note(run), _threads_note(run))
+    told = (
+        _proof_note,
+        _warmup_note,
+        _load_note,
+        _steal_note,
+        _quota_note,
+        _threads_note,
+        _images_note,
+        _decision_note,
+    )
     engine = (f"engine: {remark}" for remark in run.executed.get("remarks", ()))
-    return tuple(note for note in (*candidates, _images_note(run), _decision_note(run), *engine) if note)
+    return tuple(note for note in (*(tell(run) for tell in told), *engine) if note)
 
 
 def _stage(nanoseconds: tuple[int, ...]) -> Stage:
@@ -138,6 +151,11 @@ def _stage(nanoseconds: tuple[int, ...]) -> Stage:
 def _count(run: Run, name: str) -> int | None:
     value = run.executed.get(name)
     return value if isinstance(value, int) else None
+
+
+def _proof_note(run: Run) -> str | None:
+    proof = run.proof
+    return None if proof is None or proof.outcome == "proven" else proof.text
 
 
 def _warmup_note(run: Run) -> str | None:

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
     from edgecnn.bench.rows import Row
     from edgecnn.train import Evidence
 
-OUTCOME_STYLES = {"PASS": "bold green", "FAIL": "bold red", "INCONCLUSIVE": "bold yellow", "SKIPPED": "dim"}
+OUTCOME_STYLES = {
+    "PASS": "bold green",
+    "FAIL": "bold red",
+    "INCONCLUSIVE": "bold yellow",
+    "SKIPPED": "dim",
+    "REFUSED": "bold red",
+}
 _NARROWEST = 150
 """Columns where stdout is not a terminal: tables in logs are not folded to 80."""
 

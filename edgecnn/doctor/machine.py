@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgecnn.documents import Frozen
+from edgecnn.processor import cpuinfo_words
+from edgecnn.processor import machine as machine_word
 
 FEATURES: Mapping[str, tuple[str, ...]] = {
     "AVX2": ("avx2",),
@@ -96,9 +98,9 @@ def system_problems() -> list[str]:
 def processor_here(base_loads: bool) -> Processor:
     """The processor; its state too where numpy loads, which edgecnn.bench comes with."""
     cpuinfo = _cpuinfo()
-    flags = _flags(cpuinfo)
+    flags = cpuinfo_words(cpuinfo)
     model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
+    machine = machine_word()
     known = Processor(
         model=model[1].strip() if model else platform.processor() or None,
         board=None,
@@ -166,11 +168,6 @@ def _cpuinfo() -> str:
         return Path("/proc/cpuinfo").read_text(errors="replace")
     except OSError:
         return ""
-
-
-def _flags(cpuinfo: str) -> tuple[str, ...] | None:
-    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    return tuple(found[1].split()) if found else None
 
 
 def _features(flags: Sequence[str]) -> tuple[str, ...]:

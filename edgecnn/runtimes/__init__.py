@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Artifact, Precision
 from edgecnn.errors import MissingExtra, UserError, not_one_of
 from edgecnn.imaging import Images
+from edgecnn.processor import instruction_set_here
 
 Logits: TypeAlias = NDArray[np.float32]
 """float32 (n, classes)."""
@@ -54,6 +55,8 @@ class Runtime:
     """(main file, precision, threads) to a session."""
     missing: Callable[[], UserError] | None = None
     """What to say where it is not installed and no extra can install it."""
+    obeys: tuple[str, ...] = ()
+    """Environment variables that hold it to a lower instruction set than the processor has: see `processor`."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,11 @@ def get(name: str) -> Runtime:
 def installed(name: str) -> bool:
     """Whether the runtime's engine can be imported here (without importing it)."""
     return importlib.util.find_spec(get(name).module) is not None
+
+
+def instruction_set(name: str) -> str | None:
+    """The instruction set that this engine works with here; None where the system does not tell."""
+    return instruction_set_here(get(name).obeys)
 
 
 def open_session(folder: Path, artifact: Artifact, threads: int) -> Session:

@@ -252,4 +252,11 @@ def _name(element_type: Any) -> str:
     return str(element_type.to_string() if hasattr(element_type, "to_string") else element_type)
 
 
-RUNTIME = Runtime(runs=("openvino",), module="openvino", library="openvino", extra="openvino", open=_Session)
+RUNTIME = Runtime(
+    runs=("openvino",),
+    module="openvino",
+    library="openvino",
+    extra="openvino",
+    open=_Session,
+    obeys=("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+)

@@ -181,4 +181,11 @@ def quiet() -> Iterator[None]:
         os.close(nowhere)
 
 
-RUNTIME = Runtime(runs=("torchscript",), module="torch", library="torch", extra="train", open=_Session)
+RUNTIME = Runtime(
+    runs=("torchscript",),
+    module="torch",
+    library="torch",
+    extra="train",
+    open=_Session,
+    obeys=("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
+)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgecnn import bench as package
+from edgecnn import runtimes
 from edgecnn.artifact import Choice, load_bundle
 from edgecnn.bench import (
     NULL_VARIANT,
@@ -102,6 +103,38 @@ def test_an_engine_that_refuses_its_file_is_a_row_and_the_others_go_on(
     assert overall(rows).outcome == "PASS"
 
 
+def test_int8_that_decides_otherwise_on_this_processor_is_refused(
+    bundle_folder: Path, tmp_path: Path, change_bundle
+) -> None:
+    bundle = load_bundle(bundle_folder)
+    turned = tuple(one.model_copy(update={"logits": one.logits[1:] + one.logits[:1]}) for one in bundle.golden)
+    here = runtimes.instruction_set("onnxruntime")
+    int8 = bundle.artifacts[0].model_copy(update={"precision": "int8", "proven_on": ("x86-64-of-elsewhere",)})
+    change_bundle(artifacts=(int8,), golden=turned)
+    rows = bench(bundle_folder, budget=GENEROUS, samples=ENOUGH, out=tmp_path / "runs.jsonl", null=False)
+    (row,) = rows
+    assert isinstance(row, Skipped)
+    assert row.refused
+    assert "3 of 3 golden images decided unlike the exporting machine" in row.reason
+    assert "only on x86-64-of-elsewhere" not in row.reason
+    assert overall(rows).exit_code == 1
+    assert table(rows)[0]["verdict"] == "REFUSED"
+    assert not (tmp_path / "runs.jsonl").exists()
+
+    change_bundle(artifacts=(int8,))
+    (row,) = bench(bundle_folder, budget=GENEROUS, samples=ENOUGH, out=tmp_path / "runs.jsonl", null=False)
+    assert isinstance(row, Summary)
+    assert row.proof is not None
+    assert (row.proof.outcome, row.proof.images) == ("too few", 3)
+    assert any("not proven on" in note for note in row.notes)
+
+    change_bundle(artifacts=(int8.model_copy(update={"proven_on": (here,)}),), golden=turned)
+    (row,) = bench(bundle_folder, budget=GENEROUS, samples=ENOUGH, out=tmp_path / "runs.jsonl", null=False)
+    assert isinstance(row, Summary)
+    assert row.proof is not None
+    assert (row.proof.outcome, row.proof.images) == ("proven", 0)
+
+
 def test_a_runtime_that_this_edgecnn_does_not_know_is_a_row(bundle_folder: Path, tmp_path: Path, change_bundle) -> None:
     artifact = load_bundle(bundle_folder).artifacts[0].model_copy(update={"runtime": "abacus"})
     change_bundle(artifacts=(artifact,))
@@ -169,7 +202,7 @@ def test_the_default_number_of_samples_is_enough(
     bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, percentile: float, samples: int
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(package, "_measure_variant", lambda *_: "not today")
+    monkeypatch.setattr(package, "_measure_variant", lambda *_: Skipped(variant="", chosen=False, reason="not today"))
     budget = Budget(milliseconds=1.0, percentile=percentile)
     bench(bundle_folder, budget=budget, out=tmp_path / "runs.jsonl", null=False, progress=said.append)
     assert f"{samples:,} samples" in said[0]

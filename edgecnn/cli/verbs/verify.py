@@ -88,6 +88,8 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
         for row in rows:
             if row.reason:
                 print(f"{row.variant}: {row.reason}")
+            elif row.proof is not None and row.proof.outcome != "proven":
+                print(f"{row.variant}: {row.proof.text}")
         if explanation is not None:
             for part in explanation_shown(explanation):
                 console().print(part)
