@@ -1,13 +1,13 @@
 """Test accuracy and minutes of every recipe on real data sets, by the number of labelled images.
 
-    python benchmarks/transfer.py --shared SHARED --work WORK [--part full|sweep|few] [--set defect_neu_det]
+    python benchmarks/transfer.py --shared SHARED --work WORK [--part full|sweep|few|fewest] [--set defect_neu_det]
     python benchmarks/transfer.py --table          # the stored rows as Markdown
 
 SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with torchvision's ImageNet weights at 96×96,
 each recipe with its own number of epochs, from 500 images on fewer for those that train everything (SHORTER): small and
 short enough for the whole table to stay within four hours of two cores.
 full: every image. sweep: 100 and 1,000 images of NEU-DET. few: at most 50 labelled images a class, and `auto`
-with a time box. "Labelled images" are training and validation together, 4:1; the test split is always the whole one,
+with a time box. fewest: at most 5 and 10, for where `head` and `last` part. "Labelled images" are training and validation together, 4:1; the test split is always the whole one,
 and nothing is chosen by it. ImageNet's sample has 1.3 images a class: it is grouped into eight coarse ones by the
 order of its class numbers (its weights have seen ImageNet, though not these images).
 
@@ -44,7 +44,8 @@ SETS = ("defect_magnetic_tile", "defect_neu_det", "imagenet_val1300")
 RECIPES = ("head", "last", "all", "progressive", "scratch")
 SIZE = 96
 SWEPT, COUNTS = "defect_neu_det", (100, 1000)  # 300 are its 50 a class
-FEW = 50
+FEW, FEWEST = 50, (5, 10)
+"""Labelled images a class."""
 MANY, SHORTER = 500, {"all": 8, "progressive": 8, "scratch": 12}
 """From so many training images these recipes are given fewer epochs than their own."""
 AUTO_MINUTES = 6.0
@@ -149,6 +150,14 @@ def _cell(row: dict[str, Any] | None) -> str:
 def _wanted(part: str | None, sets: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     if part in (None, "few"):
         yield from ((name, f"≤ {FEW} a class", recipe) for name in sets for recipe in (*RECIPES, "auto"))
+    if part in (None, "fewest"):
+        yield from (
+            (name, f"≤ {count} a class", recipe)
+            for count in FEWEST
+            for name in sets
+            for recipe in RECIPES
+            if recipe != "scratch"
+        )
     if part in (None, "sweep") and SWEPT in sets:
         yield from ((SWEPT, str(count), recipe) for count in COUNTS for recipe in RECIPES)
     if part in (None, "full"):
@@ -169,7 +178,7 @@ def _load(shared: Path, work: Path, name: str) -> Dataset:
 
 
 def _limited(data: Dataset, images: str) -> Dataset:
-    """So many images for training and validation together, 4:1, the classes in proportion (≤ 50: alike)."""
+    """So many images for training and validation together, 4:1, the classes in proportion (≤ n a class: alike)."""
     if images == "all":
         return data
     kept: dict[str, tuple[Item, ...]] = {}
@@ -181,7 +190,7 @@ def _limited(data: Dataset, images: str) -> Dataset:
             part = share * int(images) / len(data.split(split))
             limits = {label: round(part * len(queue)) for label, queue in queues.items()}
         else:
-            limits = dict.fromkeys(queues, round(share * FEW))
+            limits = dict.fromkeys(queues, round(share * int(images.split()[1])))
         kept[split] = tuple(item for label, queue in queues.items() for item in queue[: limits[label]])
     return dataclasses.replace(data, train=kept["train"], val=kept["val"])
 
@@ -222,7 +231,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shared", type=Path, help="folder with data/ and weights/")
     parser.add_argument("--work", type=Path, help="folder for runs; reused")
     parser.add_argument("--table", action="store_true", help="print the stored rows")
-    parser.add_argument("--part", choices=("full", "sweep", "few"))
+    parser.add_argument("--part", choices=("full", "sweep", "few", "fewest"))
     parser.add_argument("--set", choices=SETS, action="append")
     arguments = parser.parse_args()
     if not arguments.table and not (arguments.shared and arguments.work):

@@ -1,4 +1,4 @@
-"""Which recipe and backbone to try first, from facts about the data and the device: rules of thumb, each stated."""
+"""What to try first, from facts about the data and the device: rules of thumb, each stated."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from edgecnn.checkpoint import RecipeName
 from edgecnn.documents import Frozen
+from edgecnn.recipes import StartingPoint, recommend
 
 Verdict: TypeAlias = Literal["near", "far", "unknown"]
 """Whether pretrained features already tell the images apart."""
@@ -19,8 +20,8 @@ CAUTION = (
     "These are rules of thumb: `edgecnn finetune --recipe auto` compares recipes on your own images and decides by "
     "that evidence, `edgecnn bench` decides whether the device keeps its budget."
 )
-FEW, SOME, MANY, PLENTY = 100, 1_000, 10_000, 100_000
-"""Training images at which the size rule changes."""
+FEW, PLENTY = 100, 100_000
+"""Training images below which labels are few, and from which training from scratch is worth a comparison."""
 FEW_OF_A_CLASS = 20
 """Training images of a class below which its recall says little."""
 UNBALANCED = 10.0
@@ -29,8 +30,6 @@ LARGE_SIDE = 800
 """Median longer side in pixels above which resizing may lose small defects."""
 SHRINKS = 2.5
 """Times that resizing shrinks an image before it is spoken of."""
-EMBEDDED_ENOUGH = 200
-"""Training images from which every layer of a small, narrowly trained backbone is trained."""
 STRONG_MS = 100.0
 """Budget from which a small vision transformer is within reach of one desktop core."""
 
@@ -44,10 +43,7 @@ class Facts(Frozen):
     """Training images of the rarest class."""
     largest_class: int = Field(ge=0)
     domain: Verdict = "unknown"
-    pretrained: bool = True
-    """False: the weights are random."""
-    embedded: bool = False
-    """A backbone that ships with edgecnn: small, and trained on drawn surfaces alone."""
+    start: StartingPoint = StartingPoint()
     median_side: float | None = Field(default=None, gt=0)
     """Longer side of the files in pixels."""
     least_side: int | None = Field(default=None, gt=0)
@@ -75,50 +71,6 @@ class Advice(Frozen):
     rules: tuple[Rule, ...]
     """The first chose the recipe, the second the backbones."""
     caution: str = CAUTION
-
-
-@dataclass(frozen=True)
-class _Why:
-    """A recipe and what speaks for it."""
-
-    recipe: RecipeName
-    text: str
-    source: str
-
-
-_LATE = "late layers are the least general: far from the old task they are trained again"
-_DEEPER = "enough images to move early layers too, which a far domain needs"
-_ENOUGH = "enough images to train every layer, the stem at a fraction of the head's rate"
-_PROBE = _Why("head", "more layers would learn the images by heart", "Kumar et al., 2022, arXiv:2202.10054")
-_GENTLE = _Why("all", _ENOUGH, "Howard and Ruder, 2018, arXiv:1801.06146")
-_WHOLE = _Why("all", "pretraining mostly saves time at this size", "He et al., 2018, arXiv:1811.08883")
-
-
-@dataclass(frozen=True)
-class _Size:
-    """A row of the size rule."""
-
-    below: float
-    near: _Why
-    far: _Why
-
-
-SIZES: tuple[_Size, ...] = (
-    _Size(FEW, _PROBE, _PROBE),
-    _Size(
-        SOME,
-        _Why("head", "the features fit as they are, more layers would overfit", "Kumar et al., 2022, arXiv:2202.10054"),
-        _Why("last", _LATE, "Yosinski et al., 2014, arXiv:1411.1792"),
-    ),
-    _Size(
-        MANY,
-        _Why("last", "early features fit as they are, late ones gain", "Yosinski et al., 2014, arXiv:1411.1792"),
-        _Why("all", _DEEPER, "Kornblith et al., 2019, arXiv:1805.08974"),
-    ),
-    _Size(PLENTY, _GENTLE, _GENTLE),
-    _Size(math.inf, _WHOLE, _WHOLE),
-)
-"""The first row that has more than the training images holds. An unknown domain takes `far`: it freezes less."""
 
 
 @dataclass(frozen=True)
@@ -150,41 +102,15 @@ DEVICES: tuple[_Device, ...] = (
 )  # fmt: skip
 """The first row that fits holds. Names as timm has them."""
 
-LETTERS: dict[str, str] = {"head": "A", "last": "B", "all": "C"}
-
 
 def advise(facts: Facts) -> Advice:
     """The recipe and backbones by the stated rules, with every rule that fired."""
-    recipe, chosen = _recipe(facts)
+    chosen = recommend(facts.train_images, facts.start)
+    first = Rule(name=chosen.rule, text=chosen.text, source=chosen.source)
     device = _device(facts)
     budget = f"{facts.target} at ≤ {facts.budget_ms:g} ms"
-    rules = (chosen, Rule(name="device", text=f"{budget}: {device.why}", source=device.source), *_besides(facts))
-    return Advice(recipe=recipe, backbones=device.backbones, rules=rules)
-
-
-def _recipe(facts: Facts) -> tuple[RecipeName, Rule]:
-    if not facts.pretrained:
-        text = "the weights are random: nothing is worth freezing; give pretrained ones with --weights FILE or hub"
-        return "scratch", Rule(name="no weights", text=text)
-    if facts.embedded and facts.train_images >= EMBEDDED_ENOUGH:
-        text = (
-            f"{facts.train_images:,} training images (≥ {EMBEDDED_ENOUGH}) and a backbone so small and narrowly "
-            "trained that all of it is cheap to train and has much to learn: all (C)"
-        )
-        return "all", Rule(name="embedded", text=text)
-    row = next(row for row in SIZES if facts.train_images < row.below)
-    why = row.near if facts.domain == "near" else row.far
-    domain = "" if row.near == row.far else f", domain {facts.domain}"
-    images = f"{facts.train_images:,} training images ({_range(row)}){domain}"
-    text = f"{images}: {why.recipe} ({LETTERS[why.recipe]}); {why.text}"
-    return why.recipe, Rule(name="size", text=text, source=why.source)
-
-
-def _range(row: _Size) -> str:
-    position = SIZES.index(row)
-    if row.below == math.inf:
-        return f"≥ {PLENTY:,}"
-    return f"{SIZES[position - 1].below:,} to {row.below - 1:,}" if position else f"< {row.below:,}"
+    rules = (first, Rule(name="device", text=f"{budget}: {device.why}", source=device.source), *_besides(facts))
+    return Advice(recipe=chosen.recipe, backbones=device.backbones, rules=rules)
 
 
 def _device(facts: Facts) -> _Device:
@@ -215,7 +141,7 @@ def _by_size(facts: Facts) -> Iterator[Rule]:
             f"beat; {where}"
         )
         yield Rule(name="few labels", text=text, source="arXiv:2304.07193, arXiv:2103.00020")
-    if facts.train_images >= PLENTY and facts.domain != "near" and facts.pretrained:
+    if facts.train_images >= PLENTY and facts.domain != "near" and not facts.start.random:
         text = f"≥ {PLENTY:,} images and a domain that is {facts.domain}: --recipe scratch is worth a comparison"
         yield Rule(name="scratch", text=text, source="He et al., 2018, arXiv:1811.08883")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
+from edgecnn import recipes
 from edgecnn.artifact import Cost, Preprocess
 from edgecnn.documents import Frozen, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
@@ -19,11 +21,25 @@ CHECKPOINT = "checkpoint.json"
 WEIGHTS = "weights.safetensors"
 SPLIT = "split.json"
 
-RecipeName: TypeAlias = Literal["head", "last", "all", "progressive", "scratch", "none"]
+
+def _among(known: Callable[[str], str]) -> AfterValidator:
+    def check(word: str) -> str:
+        try:
+            return known(word)
+        except UserError as error:
+            raise PydanticCustomError("recipe", "{text}", {"text": str(error).partition(": ")[2]}) from None
+
+    return AfterValidator(check)
+
+
+RecipeName: TypeAlias = Annotated[str, _among(lambda word: recipes.named(word).name)]
+"""One of `edgecnn.recipes.names()`."""
+RecipeChoice: TypeAlias = Annotated[str, _among(recipes.choice)]
+"""The same, or auto."""
 
 
 class Recipe(Frozen):
-    """What is trained, and how hard. The table of them is `edgecnn.transfer.RECIPES`."""
+    """What is trained, and how hard. The table of them is `edgecnn.recipes.RECIPES`."""
 
     name: RecipeName
     thawed: float = Field(ge=0, le=1)

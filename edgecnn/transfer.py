@@ -1,4 +1,4 @@
-"""Recipes of fine-tuning: what is frozen, at which rate the rest is trained, when it thaws, and which recipe fits."""
+"""A recipe put to a network: what is frozen, at which rate the rest is trained, when it thaws."""
 
 from __future__ import annotations
 
@@ -7,35 +7,26 @@ from typing import Literal
 
 from torch import nn
 
+from edgecnn import recipes
 from edgecnn.checkpoint import Recipe, RecipeName
-from edgecnn.errors import UserError, not_one_of
+from edgecnn.errors import UserError
 from edgecnn.models import EMBEDDED, Stage, stages
 from edgecnn.models.architecture import find_architecture
 from edgecnn.models.families import family_of
+from edgecnn.recipes import StartingPoint
 
 RECIPES: dict[RecipeName, Recipe] = {
-    "none": Recipe(name="none", thawed=0.0, lr=0.0, stem_lr=1.0, epochs=0),
-    "head": Recipe(name="head", thawed=0.0, lr=5e-3, stem_lr=1.0, epochs=60),
-    "last": Recipe(name="last", thawed=0.17, lr=1e-3, stem_lr=0.1, epochs=25),
-    "all": Recipe(name="all", thawed=1.0, lr=1e-3, stem_lr=0.1, epochs=15),
-    "progressive": Recipe(name="progressive", thawed=1.0, lr=1e-3, stem_lr=0.1, epochs=15, thaw_by=0.5),
-    "scratch": Recipe(name="scratch", thawed=1.0, lr=3e-3, stem_lr=1.0, epochs=25),
+    known.name: Recipe(
+        name=known.name,
+        thawed=known.thawed,
+        lr=known.lr,
+        stem_lr=known.stem_lr,
+        epochs=known.epochs,
+        thaw_by=known.thaw_by,
+    )
+    for known in recipes.RECIPES
 }
-"""none: the weights as they are, with their own head. head (A): a new head on frozen features. last (B): the head and
-the last sixth of the backbone. all (C): every layer, the stem at a tenth of the head's rate (discriminative rates).
-progressive: all, thawed from the head down over the first half (both: Howard and Ruder, 2018, arXiv:1801.06146).
-scratch: every layer from random weights, whatever weights were given: what transfer has to beat."""
-
-LETTERS: dict[str, RecipeName] = {"A": "head", "B": "last", "C": "all"}
-"""The names under which the three recipes are taught."""
-
-EMBEDDED_RECIPE = RECIPES["all"].model_copy(update={"lr": 3e-3, "stem_lr": 0.5})
-"""`all` for an embedded backbone: what it was trained on is narrow, so its stem has more to learn."""
-
-FEW, MANY = 100, 5_000
-"""Training images below which only the head is trained, and from which every layer is."""
-EMBEDDED_ENOUGH = 200
-"""Training images from which every layer of an embedded backbone is trained."""
+"""The table as a checkpoint records it. For a network's own rates: `recipe_for`."""
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -52,44 +43,27 @@ class Group:
     """False for biases and normalisation, which weight decay only hurts."""
 
 
-def recipe_named(name: str) -> Recipe:
-    """A recipe of the table, by name or letter. UserError for a name that is not there."""
-    for known, recipe in RECIPES.items():
-        if known == LETTERS.get(name, name):
-            return recipe
-    raise not_one_of("recipe", name, ["auto", *RECIPES, *LETTERS])
+def starting_point(model: str, weights: str) -> StartingPoint:
+    """What the rule asks. `weights`: as recorded, or as asked for; only none matters."""
+    full = find_architecture(model).full
+    family = family_of(full)
+    return StartingPoint(
+        random=weights == "none",
+        embedded=full in EMBEDDED,
+        features_only=family is not None and family.frozen_only,
+    )
 
 
-def choose_recipe(train_images: int, model: str, weights: str) -> tuple[Recipe, str]:
-    """The recipe by a stated rule, with the reason, where no time is given to compare recipes on the data.
-
-    Random weights → scratch. DINOv2 and CLIP → head. An embedded backbone with at least 200 training images → all
-    (small enough to be cheap, and what it was trained on is narrow). Else by training images: under 100 → head,
-    under 5,000 → last, else all.
-    """
-    if weights == "none":
-        return RECIPES["scratch"], "the weights are random: there is nothing to keep frozen"
-    if fixed_features(model):
-        return RECIPES["head"], f"the features of {model} are used as they are: few images cannot better them"
-    if model in EMBEDDED and train_images >= EMBEDDED_ENOUGH:
-        reason = f"{model} is small and narrowly trained, and {train_images:,} images are enough for it all"
-        return EMBEDDED_RECIPE, reason
-    if train_images < FEW:
-        return RECIPES["head"], f"{train_images:,} training images are fewer than {FEW}: more layers would overfit"
-    if train_images < MANY:
-        return RECIPES["last"], f"{train_images:,} training images lie between {FEW} and {MANY:,}"
-    return RECIPES["all"], f"{train_images:,} training images are at least {MANY:,}"
-
-
-def fixed_features(model: str) -> bool:
-    """Whether the network's family is meant for its features alone (DINOv2, CLIP)."""
-    family = family_of(find_architecture(model).full)
-    return family is not None and family.frozen_only
-
-
-def from_scratch(recipe: Recipe) -> Recipe:
-    """The same recipe for random weights: the stem has as much to learn as the head."""
-    return recipe.model_copy(update={"stem_lr": 1.0})
+def recipe_for(name: str, start: StartingPoint) -> Recipe:
+    """A recipe of the table with the rates for these weights: for random ones the stem learns as fast as the head."""
+    known = recipes.named(name)
+    recipe = RECIPES[known.name]
+    if start.random:
+        return recipe.model_copy(update={"stem_lr": 1.0})
+    if start.embedded and known.embedded:
+        lr, stem_lr = known.embedded
+        return recipe.model_copy(update={"lr": lr, "stem_lr": stem_lr})
+    return recipe
 
 
 def thawed_at(recipe: Recipe, epoch: int | None) -> float:

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecnn.advice import DEVICES, SIZES, Advice, Facts, advise
+from edgecnn.advice import DEVICES, Advice, Facts, advise
+from edgecnn.recipes import StartingPoint, recommend
+from edgecnn.recipes import names as recipe_names
 
 
 def facts(**changes: object) -> Facts:
@@ -25,31 +27,13 @@ def text(advice: Advice, name: str) -> str:
     return next(rule.text for rule in advice.rules if rule.name == name)
 
 
-@pytest.mark.parametrize(
-    ("images", "near", "far"),
-    [
-        (0, "head", "head"),
-        (99, "head", "head"),
-        (100, "head", "last"),
-        (999, "head", "last"),
-        (1_000, "last", "all"),
-        (9_999, "last", "all"),
-        (10_000, "all", "all"),
-        (99_999, "all", "all"),
-        (100_000, "all", "all"),
-    ],
-)
-def test_the_recipe_follows_the_number_of_images_and_the_domain(images: int, near: str, far: str) -> None:
-    assert advise(facts(train_images=images, domain="near")).recipe == near
-    assert advise(facts(train_images=images, domain="far")).recipe == far
-    assert advise(facts(train_images=images, domain="unknown")).recipe == far
-
-
-def test_the_rule_that_chose_the_recipe_comes_first_and_names_its_numbers() -> None:
-    first = advise(facts(train_images=1_234, domain="far")).rules[0]
-    assert first.name == "size"
-    assert "1,234 training images (1,000 to 9,999), domain far: all (C)" in first.text
-    assert first.source
+@pytest.mark.parametrize("domain", ["near", "far", "unknown"])
+def test_the_recipe_is_the_rules_whatever_the_domain(domain: str) -> None:
+    for images in (0, 24, 99, 1_234, 4_999, 5_000, 10**6):
+        chosen = recommend(images, StartingPoint())
+        advice = advise(facts(train_images=images, domain=domain))
+        assert advice.recipe == chosen.recipe
+        assert (advice.rules[0].name, advice.rules[0].text) == (chosen.rule, chosen.text)
 
 
 @pytest.mark.parametrize(("images", "domain", "fires"), [
@@ -60,14 +44,9 @@ def test_from_scratch_is_an_option_for_very_many_images_of_a_far_domain(images: 
 
 
 def test_random_weights_leave_nothing_to_freeze() -> None:
-    advice = advise(facts(pretrained=False))
+    advice = advise(facts(start=StartingPoint(random=True)))
     assert advice.recipe == "scratch"
     assert "--weights" in advice.rules[0].text
-
-
-@pytest.mark.parametrize(("images", "recipe"), [(99, "head"), (199, "last"), (200, "all")])
-def test_the_embedded_backbone_is_trained_whole_sooner(images: int, recipe: str) -> None:
-    assert advise(facts(train_images=images, embedded=True)).recipe == recipe
 
 
 @pytest.mark.parametrize(
@@ -145,8 +124,7 @@ def test_it_needs_no_torch() -> None:
         smallest_class=st.integers(0, 10**6),
         largest_class=st.integers(0, 10**6),
         domain=st.sampled_from(["near", "far", "unknown"]),
-        pretrained=st.booleans(),
-        embedded=st.booleans(),
+        start=st.builds(StartingPoint, st.booleans(), st.booleans(), st.booleans()),
         median_side=st.none() | st.floats(1, 10**5),
         least_side=st.none() | st.integers(1, 10**5),
         input_size=st.integers(16, 2048),
@@ -157,7 +135,8 @@ def test_it_needs_no_torch() -> None:
 )
 def test_there_is_always_some_advice(given_facts: Facts) -> None:
     advice = advise(given_facts)
-    assert advice.recipe in {"scratch", *(why.recipe for row in SIZES for why in (row.near, row.far))}
+    assert advice.recipe in recipe_names()
+    assert advice.recipe == recommend(given_facts.train_images, given_facts.start).recipe
     assert advice.backbones in {row.backbones for row in DEVICES}
     assert len(advice.rules) >= 2
     assert Advice.model_validate_json(advice.model_dump_json()) == advice

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import edgecnn.train.evidence
 from edgecnn.checkpoint import RecipeName, read_checkpoint
 from edgecnn.data import Dataset
+from edgecnn.recipes import RECIPES, StartingPoint, recommend
 from edgecnn.train import fine_tune, read_evidence
 from edgecnn.train.evidence import Trial, expected, symptoms
 from edgecnn.train.state import Epoch
@@ -55,7 +56,7 @@ def test_auto_compares_chooses_and_keeps_the_table(data: Dataset, tmp_path: Path
     checkpoint = fine_tune(dataclasses.replace(data, test=hidden), wanted, out)
     evidence = read_evidence(out)
     assert evidence is not None
-    assert [one.recipe for one in evidence.trials] == list(edgecnn.train.evidence.CANDIDATES)
+    assert [one.recipe for one in evidence.trials] == [known.name for known in RECIPES if known.tried_for is not None]
     assert {one.folds for one in evidence.trials} == {3}
     scores = {one.recipe: one.balanced for one in evidence.trials}
     assert scores[evidence.chosen] == pytest.approx(max(scores.values()), abs=1e-3)
@@ -102,7 +103,7 @@ def test_a_time_box_that_cuts_the_rules_recipe_short_does_not_overrule_it(data: 
 
 def test_without_time_the_stated_rule_decides(data: Dataset, tmp_path: Path) -> None:
     checkpoint = fine_tune(data, options(**embedded(minutes=0.0, epochs=1)), tmp_path / "out")
-    assert checkpoint.recipe.name == "head"
+    assert checkpoint.recipe.name == recommend(len(data.train), StartingPoint(embedded=True)).recipe
     assert read_evidence(tmp_path / "out") is None
 
 

@@ -23,6 +23,7 @@ from edgecnn.plan.domain import _alive, features, judge_domain, probe_accuracy
 from edgecnn.plan.freeze_map import freeze_map
 from edgecnn.plan.sample import take_sample
 from edgecnn.profiles import load_target
+from edgecnn.recipes import StartingPoint
 from tests.conftest import encode, picture
 from tests.training import write_images
 
@@ -76,7 +77,7 @@ def test_files_are_described(random_plan: Plan) -> None:
 def test_the_freeze_map_adds_up_to_the_network(name: str) -> None:
     module = build(name, 3, "none").module
     total = sum(parameter.numel() for parameter in module.parameters())
-    mapped = freeze_map(module, "file:x")
+    mapped = freeze_map(module, StartingPoint())
     assert [row.name for row in mapped.stages] == [stage.name for stage in stages(module)]
     assert sum(row.parameters for row in mapped.stages) == total
     for row in mapped.recipes:
@@ -91,14 +92,14 @@ def test_the_freeze_map_adds_up_to_the_network(name: str) -> None:
 
 
 def test_a_new_head_for_four_classes_of_mobilenet_v2_has_5124_parameters() -> None:
-    mapped = freeze_map(build("torchvision:mobilenet_v2", 4, "none").module, "none")
+    mapped = freeze_map(build("torchvision:mobilenet_v2", 4, "none").module, StartingPoint(random=True))
     assert mapped.recipes[0].trainable == 5_124
 
 
 def test_random_weights_train_the_stem_at_the_heads_rate() -> None:
     module = build("timm:mobilenetv2_035", 3, "none").module
-    assert len({row.lr["all"] for row in freeze_map(module, "none").stages}) == 1
-    assert len({row.lr["all"] for row in freeze_map(module, "file:x").stages}) > 1
+    assert len({row.lr["all"] for row in freeze_map(module, StartingPoint(random=True)).stages}) == 1
+    assert len({row.lr["all"] for row in freeze_map(module, StartingPoint()).stages}) > 1
 
 
 def test_random_weights_have_no_domain_and_nothing_to_freeze(random_plan: Plan) -> None:
@@ -238,7 +239,7 @@ def test_the_verb_prints_tables(
     before = sorted(in_colour.rglob("*"))
     call(monkeypatch, in_colour, "--model", "timm:mobilenetv2_035", "--weights", "none", "--size", 32)
     out, err = capsys.readouterr()
-    for word in ("crack", "good", "freeze map", "conv_stem", "frozen", "A head", "minutes in all", "rules of thumb"):
+    for word in ("crack", "good", "freeze map", "conv_stem", "frozen", "head (A)", "minutes in all", "rules of thumb"):
         assert word in out
     assert f"edgecnn finetune '{in_colour}' --model timm:mobilenetv2_035 --weights none --size 32" in out
     assert "timing recipe last" in err

@@ -1,4 +1,4 @@
-"""Recipes freeze what they say, at the rates they say, and `auto` follows its stated rule."""
+"""Recipes freeze what they say, at the rates they say."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from edgecnn.errors import UserError
 from edgecnn.models import EMBEDDED, build, head_of, stages
-from edgecnn.transfer import RECIPES, choose_recipe, from_scratch, param_groups, recipe_named, train_mode
+from edgecnn.recipes import StartingPoint, named
+from edgecnn.transfer import RECIPES, param_groups, recipe_for, starting_point, train_mode
 
 NETS = ["timm:mobilenetv2_035", "torchvision:resnet18", "torchvision:squeezenet1_1", "timm:convnext_atto"]
 
@@ -96,31 +96,28 @@ def test_none_trains_nothing() -> None:
     assert not any(part.training for part in module.modules())
 
 
-@pytest.mark.parametrize(
-    ("images", "model", "weights", "expected"),
-    [
-        (99, "timm:resnet18", "hub:timm/resnet18", "head"),
-        (100, "timm:resnet18", "hub:timm/resnet18", "last"),
-        (4_999, "timm:resnet18", "hub:timm/resnet18", "last"),
-        (5_000, "timm:resnet18", "hub:timm/resnet18", "all"),
-        (199, next(iter(EMBEDDED)), "embedded:x", "last"),
-        (200, next(iter(EMBEDDED)), "embedded:x", "all"),
-        (20, "timm:resnet18", "none", "scratch"),
-        (9_000, "timm:vit_small_patch14_dinov2", "hub:x", "head"),
-    ],
-)
-def test_auto_follows_its_rule_and_says_why(images: int, model: str, weights: str, expected: str) -> None:
-    recipe, reason = choose_recipe(images, model, weights)
-    assert recipe.name == expected
-    assert str(images) in reason.replace(",", "") or "random" in reason or "as they are" in reason
-
-
 def test_random_weights_train_at_one_rate() -> None:
     module = network(NETS[0])
-    assert len({group.lr for group in param_groups(module, from_scratch(RECIPES["all"]))}) == 1
+    start = starting_point(NETS[0], "none")
+    assert len({group.lr for group in param_groups(module, recipe_for("all", start))}) == 1
+    assert len({group.lr for group in param_groups(module, recipe_for("all", StartingPoint()))}) > 1
 
 
-def test_an_unknown_recipe_is_named_with_the_known_ones() -> None:
-    assert recipe_named("last") == RECIPES["last"]
-    with pytest.raises(UserError, match="'lest' is not one of auto, none, head, last, all"):
-        recipe_named("lest")
+def test_an_embedded_backbone_has_rates_of_its_own() -> None:
+    name = next(iter(EMBEDDED))
+    assert recipe_for("all", starting_point(name, "embedded")).lr == named("all").embedded[0]  # type: ignore[index]
+    assert recipe_for("last", starting_point(name, "embedded")) == RECIPES["last"]
+    assert recipe_for("all", starting_point(NETS[0], "hub:x")) == RECIPES["all"]
+
+
+@pytest.mark.parametrize(
+    ("model", "weights", "start"),
+    [
+        (NETS[0], "hub:x", StartingPoint()),
+        (NETS[0], "none", StartingPoint(random=True)),
+        (next(iter(EMBEDDED)), "embedded:x", StartingPoint(embedded=True)),
+        ("vit_small_patch14_dinov2", "hub:x", StartingPoint(features_only=True)),
+    ],
+)
+def test_what_training_starts_from(model: str, weights: str, start: StartingPoint) -> None:
+    assert starting_point(model, weights) == start

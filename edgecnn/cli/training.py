@@ -11,6 +11,7 @@ import typer
 
 from edgecnn.cli.extras import need_training
 from edgecnn.cli.options import Fit, Good, MinPerClass, Model, Restart, Seed, Size, Skip, Weights
+from edgecnn.recipes import help_text
 
 if TYPE_CHECKING:
     from edgecnn.checkpoint import Checkpoint
@@ -29,9 +30,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "recipe": (
         Annotated[
             str,
-            typer.Option(
-                help="auto; head (A), last (B), all (C), progressive, scratch; or none (weights and head as they are)."
-            ),
+            typer.Option(help=help_text()),
         ],
         "auto",
     ),
@@ -137,7 +136,5 @@ def _options_of(training: Mapping[str, Any]) -> TrainOptions:
     need_training()
     from edgecnn.documents import checked
     from edgecnn.train import TrainOptions
-    from edgecnn.transfer import LETTERS
 
-    given = {name: training[name] for name in _OPTIONS}
-    return checked(TrainOptions, {**given, "recipe": LETTERS.get(given["recipe"], given["recipe"])}, "options")
+    return checked(TrainOptions, {name: training[name] for name in _OPTIONS}, "options")

@@ -13,13 +13,15 @@ from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
-from edgecnn.models import EMBEDDED, Built, build
+from edgecnn.models import build
 from edgecnn.plan.classes import ClassRow, Described, describe
 from edgecnn.plan.cost import CostEstimate, RecipeCost, Speedup, estimate_cost
 from edgecnn.plan.domain import Domain, judge_domain
 from edgecnn.plan.freeze_map import COMPARED, FreezeMap, StageRow, Trained, freeze_map
 from edgecnn.plan.sample import take_sample
 from edgecnn.profiles import Target, parse_budget
+from edgecnn.recipes import StartingPoint
+from edgecnn.transfer import starting_point
 
 __all__ = [
     "COMPARED",
@@ -90,11 +92,12 @@ def plan(
         sample = take_sample(data, preprocess, _sample_images(work.macs))
         built.module.to(device).to(memory_format=torch.channels_last)
         described = describe(data, sample)
+        start = starting_point(built.name, built.weights)
         say(f"near or far: features of {len(sample.labels)} training images, pretrained and random")
         domain = judge_domain(built, len(data.classes), sample, device)
         counts = (len(data.train), len(data.val))
-        cost = estimate_cost(built.module, built.weights, sample, counts, device, say, batch)
-        mapped = freeze_map(built.module, built.weights)
+        cost = estimate_cost(built.module, start, sample, counts, device, say, batch)
+        mapped = freeze_map(built.module, start)
     return Plan(
         model=built.name,
         weights=built.weights,
@@ -106,7 +109,7 @@ def plan(
         domain=domain,
         freeze_map=mapped,
         cost=cost,
-        advice=advise(_facts(described, domain, built, preprocess.height, target)),
+        advice=advise(_facts(described, domain, start, preprocess.height, target)),
     )
 
 
@@ -115,7 +118,7 @@ def _sample_images(macs: int) -> int:
     return max(_LEAST_IMAGES, min(_MOST_IMAGES, int(_SAMPLE_GMACS * 1e9 / max(1, macs))))
 
 
-def _facts(described: Described, domain: Domain, built: Built, size: int, target: Target) -> Facts:
+def _facts(described: Described, domain: Domain, start: StartingPoint, size: int, target: Target) -> Facts:
     trained = [row.train for row in described.classes]
     return Facts(
         train_images=described.train,
@@ -123,8 +126,7 @@ def _facts(described: Described, domain: Domain, built: Built, size: int, target
         smallest_class=min(trained),
         largest_class=max(trained),
         domain=domain.verdict,
-        pretrained=built.weights != "none",
-        embedded=built.name in EMBEDDED,
+        start=start,
         median_side=described.median_side,
         least_side=described.least_side,
         input_size=size,

@@ -18,11 +18,12 @@ from edgecnn.checkpoint import Recipe, RecipeName
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.models import stages
-from edgecnn.plan.freeze_map import COMPARED, recipe_for
+from edgecnn.plan.freeze_map import COMPARED
 from edgecnn.plan.sample import Sample
+from edgecnn.recipes import StartingPoint
 from edgecnn.train import augment
 from edgecnn.train.task import views_of
-from edgecnn.transfer import param_groups, trained_stages
+from edgecnn.transfer import param_groups, recipe_for, trained_stages
 
 PROBE_BATCH = 16
 """Images in a timed batch, at most."""
@@ -104,7 +105,7 @@ class _Parts:
 
 def estimate_cost(
     module: nn.Module,
-    weights: str,
+    start: StartingPoint,
     sample: Sample,
     images: tuple[int, int],
     device: torch.device,
@@ -114,7 +115,7 @@ def estimate_cost(
     """`images`: of training and validation. `module` is left as it is: the steps are taken on a copy."""
     inputs = sample.inputs(0, min(batch, PROBE_BATCH), device)
     try:
-        return _estimate(module, weights, sample, images, inputs, say)
+        return _estimate(module, start, sample, images, inputs, say)
     except torch.OutOfMemoryError:
         raise UserError(
             f"{device}: out of memory with {len(inputs)} images of {sample.preprocess.height} px in a step: lower "
@@ -124,7 +125,7 @@ def estimate_cost(
 
 def _estimate(
     module: nn.Module,
-    weights: str,
+    start: StartingPoint,
     sample: Sample,
     images: tuple[int, int],
     inputs: Tensor,
@@ -138,16 +139,14 @@ def _estimate(
     spread = 1.0
     for name in COMPARED[:-1]:
         say(f"timing recipe {name}")
-        step = _Step(module, recipe_for(name, weights), inputs, labels)
+        step = _Step(module, recipe_for(name, start), inputs, labels)
         timed = [step() for _ in range(1 + _ROUNDS)][1:]
         parts[name] = _median(timed)
         spread = max(spread, _spread(timed))
-    say("timing recipe all, and what memory layout and bf16 bring")
-    parts["all"], speedups = _compare(module, recipe_for("all", weights), inputs, labels)
+    say(f"timing recipe {COMPARED[-1]}, and what memory layout and bf16 bring")
+    parts[COMPARED[-1]], speedups = _compare(module, recipe_for(COMPARED[-1], start), inputs, labels)
     cuttable = _cuttable(module)
-    costs = [
-        _cost(recipe_for(name, weights), parts[name], augment_s, len(inputs), images, cuttable) for name in COMPARED
-    ]
+    costs = [_cost(recipe_for(name, start), parts[name], augment_s, len(inputs), images, cuttable) for name in COMPARED]
     prepare_minutes = sum(images) * sample.prepare_ms / 60_000
     return CostEstimate(
         recipes=tuple(cost.model_copy(update={"minutes": cost.minutes + prepare_minutes}) for cost in costs),
@@ -182,9 +181,9 @@ def _cost(
 ) -> RecipeCost:
     """Without preparing the images, which every recipe needs."""
     train, val = images
-    once = recipe.name == "head" or (recipe.thawed < 1 and cuttable)
+    once = not recipe.thawed or (recipe.thawed < 1 and cuttable)
     views = max(1, views_of(recipe, train)) if once else 0
-    augmented = 0.0 if recipe.name == "head" else augment_s
+    augmented = augment_s if recipe.thawed else 0.0
     once_s = (views * train * (parts.frozen + augmented) + val * parts.frozen) / batch if once else 0.0
     before, varied = (0.0, 0.0) if once else (parts.frozen, augmented)
     epoch_s = (train * (varied + before + parts.trained) + val * (before + parts.forward)) / batch

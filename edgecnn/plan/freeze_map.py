@@ -9,10 +9,11 @@ from torch import nn
 from edgecnn.checkpoint import Recipe, RecipeName
 from edgecnn.documents import Frozen
 from edgecnn.models import stages
-from edgecnn.transfer import RECIPES, param_groups
+from edgecnn.recipes import RECIPES, StartingPoint
+from edgecnn.transfer import param_groups, recipe_for
 
-COMPARED: tuple[RecipeName, ...] = ("head", "last", "all")
-"""A, B and C."""
+COMPARED: tuple[RecipeName, ...] = tuple(known.name for known in RECIPES if known.letter)
+"""Those that are taught under a letter; the last trains every layer."""
 
 
 class StageRow(Frozen):
@@ -47,17 +48,11 @@ class FreezeMap(Frozen):
     recipes: tuple[Trained, ...]
 
 
-def recipe_for(name: RecipeName, weights: str) -> Recipe:
-    """As training takes it: with random weights the stem has as much to learn as the head."""
-    recipe = RECIPES[name]
-    return recipe.model_copy(update={"stem_lr": 1.0}) if weights == "none" else recipe
-
-
-def freeze_map(module: nn.Module, weights: str) -> FreezeMap:
+def freeze_map(module: nn.Module, start: StartingPoint) -> FreezeMap:
     """Rates and counts from the very groups that the optimiser gets. Leaves `requires_grad` as the last recipe sets
     it."""
     every = stages(module)
-    rates = {name: _rates(module, recipe_for(name, weights)) for name in COMPARED}
+    rates = {name: _rates(module, recipe_for(name, start)) for name in COMPARED}
     rows = tuple(
         StageRow(
             name=stage.name,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgecnn.checkpoint import Recipe, RecipeName
 from edgecnn.data import Dataset, Item
 from edgecnn.documents import Frozen, parse, write_atomically
-from edgecnn.models import EMBEDDED
+from edgecnn.recipes import RECIPES, named, recommend
 from edgecnn.train.folder import EVIDENCE, STATE
 from edgecnn.train.loop import train
 from edgecnn.train.options import TrainOptions
@@ -23,18 +23,13 @@ from edgecnn.train.progress import Progress, Silent
 from edgecnn.train.sources import Source, pixel_source, prepared, subset
 from edgecnn.train.state import Epoch
 from edgecnn.train.task import Start, Task, computed_once, cut_for, key_of, ordered, views_of, with_options
-from edgecnn.transfer import EMBEDDED_RECIPE, RECIPES, choose_recipe, fixed_features
-
-CANDIDATES: tuple[RecipeName, ...] = ("head", "last", "all", "progressive", "scratch")
-"""In the order in which they are tried: cheap ones first. `scratch` is there to see negative transfer."""
+from edgecnn.transfer import recipe_for, starting_point
 
 _MOST = 1_000
 """Images that are compared on at most."""
 _FOLDS = 3
 _WAYS = ((3, 1.0), (2, 1.0), (1, 1.0), (1, 0.5), (1, 0.25))
 """Folds and share of the epochs, the best first."""
-_SHARE: dict[RecipeName, float] = {"head": 0.5, "last": 0.5, "all": 0.55, "progressive": 0.75, "scratch": 1.0}
-"""Of the time that is left when its turn comes."""
 _SHORTEST = 3
 """Epochs below which a short run says nothing."""
 
@@ -164,13 +159,12 @@ class _Lab:
 
 
 def _recipes(options: TrainOptions) -> dict[RecipeName, Recipe]:
-    names: tuple[RecipeName, ...] = ("scratch",) if options.weights == "none" else CANDIDATES
-    if names == CANDIDATES and fixed_features(options.model):
-        names = ("head",)
-    found = {name: RECIPES[name] for name in names}
-    if options.model in EMBEDDED and "all" in found:
-        found["all"] = EMBEDDED_RECIPE
-    return {name: with_options(recipe, options) for name, recipe in found.items()}
+    """Those to try, cheap ones first; the rule's alone where it leaves nothing to compare."""
+    start = starting_point(options.model, options.weights or "")
+    names = [known.name for known in RECIPES if known.tried_for is not None]
+    if start.random or start.features_only:
+        names = [recommend(0, start).recipe]
+    return {name: with_options(recipe_for(name, start), options) for name in names}
 
 
 def _kept_plan(lab: _Lab, recipes: dict[RecipeName, Recipe], file: Path | None) -> dict[RecipeName, tuple[int, int]]:
@@ -196,7 +190,7 @@ def _plan(lab: _Lab, recipes: dict[RecipeName, Recipe]) -> dict[RecipeName, tupl
         once, an_epoch = _probe(lab, recipe)
         ways = [(folds, max(_SHORTEST, round(part * recipe.epochs))) for folds, part in _WAYS]
         costs = [once + folds * epochs * an_epoch for folds, epochs in ways]
-        fits = [place for place, cost in enumerate(costs) if cost <= _SHARE[name] * left]
+        fits = [place for place, cost in enumerate(costs) if cost <= (named(name).tried_for or 1.0) * left]
         if not fits and plan:
             lab.progress.text(
                 f"{name} is not tried: it would take {costs[-1] / 60:.1f} of the {left / 60:.1f} min left (--minutes)"
@@ -274,11 +268,13 @@ def _judge(lab: _Lab, trials: Sequence[Trial], minutes: float) -> Evidence:
     short = "" if best.epochs >= best.full_epochs else f" after {best.epochs} of {best.full_epochs} epochs"
     reason = f"{best.recipe} has mean recall {scores[best.recipe]:.1%}{short} on held-out images"
     reason = f"{reason}; {others}" if others else reason
-    ruled, rule = choose_recipe(len(lab.data.train), lab.options.model, "")
-    in_full = any(trial.recipe == ruled.name and trial.epochs >= trial.full_epochs for trial in trials)
-    chosen = best.recipe if in_full else ruled.name
+    rule = recommend(len(lab.data.train), starting_point(lab.options.model, lab.options.weights or ""))
+    in_full = any(trial.recipe == rule.recipe and trial.epochs >= trial.full_epochs for trial in trials)
+    chosen = best.recipe if in_full else rule.recipe
     if chosen != best.recipe:
-        reason = f"{rule}, and {lab.options.minutes:g} min were too few to try {chosen} in full (--minutes); {reason}"
+        reason = (
+            f"{rule.text}, and {lab.options.minutes:g} min were too few to try {chosen} in full (--minutes); {reason}"
+        )
     return Evidence(
         images=len(lab.items),
         trials=tuple(trials),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from edgecnn.checkpoint import RecipeName
+from edgecnn.checkpoint import RecipeChoice
 from edgecnn.documents import Frozen
 
 
@@ -17,7 +17,7 @@ class TrainOptions(Frozen):
     """As `edgecnn.models.build` takes it."""
     weights: str | None = None
     """hub, embedded, none, or a file; None: embedded where there are such, else hub."""
-    recipe: Literal["auto"] | RecipeName = "auto"
+    recipe: RecipeChoice = "auto"
     minutes: float = Field(default=0.0, ge=0)
     """Of comparing recipes on the data itself, for `auto`. 0: by a stated rule."""
     size: int | None = Field(default=None, ge=16, le=2048)

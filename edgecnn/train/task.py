@@ -17,11 +17,12 @@ from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import Recipe
 from edgecnn.data import Dataset, Item
 from edgecnn.models import Built, build
+from edgecnn.recipes import AUTO, recommend
 from edgecnn.train.cut import Cut, cut
 from edgecnn.train.options import TrainOptions
 from edgecnn.train.progress import Progress
 from edgecnn.train.sources import Source, frozen_source, pixel_source, prepared
-from edgecnn.transfer import choose_recipe, from_scratch, recipe_named, trained_stages
+from edgecnn.transfer import recipe_for, starting_point, trained_stages
 
 _VIEWS, _SEEN = 6, 2_000
 """Augmented variants of an image that a recipe with a frozen part trains on, where nobody says how many: at least so
@@ -142,7 +143,7 @@ def computed_once(
 def views_of(recipe: Recipe, images: int, options: TrainOptions | None = None) -> int:
     """Augmented views of each of so many training images for which the frozen part is computed; 0: one, unaugmented."""
     asked = options.views if options else None
-    if (recipe.name == "head" and asked is None) or (options and options.augment == "none"):
+    if (not recipe.thawed and asked is None) or (options and options.augment == "none"):
         return 0
     return min(asked or max(_VIEWS, _SEEN // max(1, images)), recipe.epochs)
 
@@ -162,11 +163,11 @@ def ordered(items: Sequence[Item]) -> list[Item]:
 
 def _settle_recipe(images: int, options: TrainOptions, built: Built) -> tuple[Recipe, str]:
     """The recipe and why it is the one."""
-    if options.recipe == "auto":
-        return choose_recipe(images, built.name, built.weights)
-    recipe = recipe_named(options.recipe)
-    random = built.weights == "none" and recipe.name in ("all", "progressive")
-    return from_scratch(recipe) if random else recipe, "asked for"
+    start = starting_point(built.name, built.weights)
+    if options.recipe != AUTO:
+        return recipe_for(options.recipe, start), "asked for"
+    rule = recommend(images, start)
+    return recipe_for(rule.recipe, start), rule.text
 
 
 def key_of(half: Cut, start: Start, options: TrainOptions, data: Dataset) -> str:

@@ -24,6 +24,7 @@ from edgecnn.cli.options import (
     Weights,
 )
 from edgecnn.cli.verbs import Verb
+from edgecnn.recipes import named
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +38,6 @@ _EVEN = 1.1
 """Imbalance below which no class is called the largest."""
 _UNSTEADY = 1.3
 """Slowest batch to the fastest above which the estimate is called unsteady."""
-_LETTERED = {"head": "A head", "last": "B last", "all": "C all"}
 
 
 def plan(
@@ -175,7 +175,7 @@ def _about(found: Plan) -> Iterator[tuple[str, str]]:
 
 def _freeze_map(found: Plan) -> Table:
     mapped = found.freeze_map
-    table = _table("stage", "parameters", *(_LETTERED[row.recipe] for row in mapped.recipes))
+    table = _table("stage", "parameters", *(named(row.recipe).lettered for row in mapped.recipes))
     for stage in mapped.stages:
         rates = ["[blue]frozen[/]" if rate is None else f"{rate:.2g}" for rate in stage.lr.values()]
         table.add_row(_plain(stage.name), f"{stage.parameters:,}", *rates)
@@ -189,7 +189,7 @@ def _freeze_map(found: Plan) -> Table:
 
 def _cost(found: Plan) -> Table:
     cost = found.cost
-    table = _table("", *(_LETTERED[row.recipe] for row in cost.recipes))
+    table = _table("", *(named(row.recipe).lettered for row in cost.recipes))
     for text, cell in _COST_ROWS:
         table.add_row(text, *(cell(row) for row in cost.recipes))
     return table
@@ -236,7 +236,7 @@ def _about_cost(found: Plan) -> Iterator[tuple[str, str]]:
 
 def _recommended(found: Plan) -> Iterator[tuple[str, str]]:
     advice = found.advice
-    yield "recipe", f"[bold]{_LETTERED.get(advice.recipe, advice.recipe)}[/]{_cost_of(found)}"
+    yield "recipe", f"[bold]{named(advice.recipe).lettered}[/]{_cost_of(found)}"
     yield "backbones", f"[bold]{', '.join(advice.backbones)}[/]"
     for rule in advice.rules:
         source = f" [dim]({rule.source})[/]" if rule.source else ""
