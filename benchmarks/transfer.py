@@ -7,9 +7,10 @@ SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with tor
 each recipe with its own number of epochs, from 500 images on fewer for those that train everything (SHORTER): small and
 short enough for the whole table to stay within four hours of two cores.
 full: every image. sweep: 100 and 1,000 images of NEU-DET. few: at most 50 labelled images a class, and `auto`
-with a time box. fewest: at most 5 and 10, for where `head` and `last` part. "Labelled images" are training and validation together, 4:1; the test split is always the whole one,
-and nothing is chosen by it. ImageNet's sample has 1.3 images a class: it is grouped into eight coarse ones by the
-order of its class numbers (its weights have seen ImageNet, though not these images).
+with a time box. fewest: at most 5 and 10, for where `head` and `last` part. "Labelled images" are training and
+validation together, 4:1; the test split is always the whole one, and nothing is chosen by it. ImageNet's sample has
+1.3 images a class: it is grouped into eight coarse ones by the order of its class numbers (its weights have seen
+ImageNet, though not these images).
 
 A row is appended to benchmarks/results/transfer.jsonl as it is done; rows that are there are not measured again.
 """
