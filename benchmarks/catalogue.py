@@ -34,7 +34,7 @@ from edgecnn.formats import Source
 from edgecnn.models import Deployed, build, stages
 from edgecnn.models.architecture import Architecture, find_architecture
 from edgecnn.models.families import FAMILIES, Family
-from edgecnn.versions import installed_versions
+from edgecnn.installed import installed_versions
 
 CLASSES = 10
 TOLERANCE = 1e-4

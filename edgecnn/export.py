@@ -35,6 +35,7 @@ from edgecnn.documents import Frozen, Sha256, folder_written_whole, parse, sha25
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Source
 from edgecnn.imaging import Images, prepare
+from edgecnn.installed import PREPARING, installed_versions
 from edgecnn.metadata import describe
 from edgecnn.parity import (
     REFERENCE_FILE,
@@ -48,43 +49,22 @@ from edgecnn.parity import (
 )
 from edgecnn.profiles import Target, VariantSpec
 from edgecnn.progress import Progress
+from edgecnn.quantize import libraries as quantize_libraries
 from edgecnn.quantize import names as quantize_names
 from edgecnn.quantize import quantize
 from edgecnn.quantize.ladder import TuningSet
 from edgecnn.require import parse as parse_requirements
 from edgecnn.require import unmet
 from edgecnn.runtimes import get as get_runtime
+from edgecnn.runtimes import libraries as runtime_libraries
 from edgecnn.runtimes import names as runtime_names
 from edgecnn.runtimes import open_file, open_session
-from edgecnn.versions import installed_versions
 
 if TYPE_CHECKING:
     from edgecnn.quantize.candidates import Networks
 
 GOLDEN_PER_CLASS = 10
 GOLDEN_IN_ALL = 120
-TOOLS = (
-    "torch",
-    "torchvision",
-    "timm",
-    "onnx",
-    "onnxscript",
-    "onnxslim",
-    "onnxruntime",
-    "openvino",
-    "nncf",
-    "litert-torch",
-    "ai-edge-litert",
-    "ai-edge-quantizer",
-    "ncnn",
-    "pnnx",
-    "executorch",
-    "torchao",
-    "tensorrt",
-    "numpy",
-    "Pillow",
-    "simplejpeg",
-)
 _BATCH = 32
 _TRAINING_IMAGES = 512
 """For training with rounding."""
@@ -162,8 +142,15 @@ def is_of(bundle: Bundle, run: Path, target: Target) -> bool:
     return (
         provenance.checkpoint_sha256 == sha256_of_file(run / CHECKPOINT)
         and provenance.target_sha256 == target_hash(target)
-        and provenance.tools == installed_versions(TOOLS)
+        and provenance.tools == tools_here()
         and all(left.final for left in bundle.left_out)
+    )
+
+
+def tools_here() -> dict[str, str]:
+    """Versions of all that may have a part in a bundle: what makes the network, writes, quantises and runs a file."""
+    return installed_versions(
+        ("torch", "torchvision", "timm", *PREPARING, *formats.libraries(), *quantize_libraries(), *runtime_libraries())
     )
 
 
@@ -186,7 +173,7 @@ def _already(run: Path, target: Target, out: Path, progress: Progress) -> Bundle
 def _part(out: Path, digest: Sha256, target: Target) -> Path:
     """The folder of finished variants; emptied where they are not of this very export."""
     part = out.with_name(f".{out.name}.part")
-    key = {"checkpoint": digest, "target": target_hash(target), "tools": dict(installed_versions(TOOLS))}
+    key = {"checkpoint": digest, "target": target_hash(target), "tools": tools_here()}
     text = json.dumps(key, sort_keys=True)
     if not (part / "key.json").is_file() or (part / "key.json").read_text() != text:
         shutil.rmtree(part, ignore_errors=True)
@@ -461,7 +448,7 @@ def _provenance(job: _Job) -> Provenance:
         recipe=checkpoint.recipe.name,
         checkpoint_sha256=job.checkpoint_sha256,
         target_sha256=target_hash(job.target),
-        tools=installed_versions(TOOLS),
+        tools=tools_here(),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         splits={**checkpoint.splits, "calibration": split_hash(job.calibration)},
     )

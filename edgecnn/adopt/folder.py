@@ -32,6 +32,7 @@ from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset, Item, calibration_items, save_split, split_hashes
 from edgecnn.documents import folder_written_whole, sha256_of_file, write_atomically
 from edgecnn.errors import UserError, must_be_file, not_one_of
+from edgecnn.installed import installed_versions
 from edgecnn.metadata import read
 from edgecnn.models import ONNX, ONNX_FILE, Deployed, save_module
 from edgecnn.onnx_graph.network import Network, load_network
@@ -39,7 +40,6 @@ from edgecnn.onnx_graph.onnx_file import Input, external_files, input_of, read_m
 from edgecnn.parity import prepare_files
 from edgecnn.progress import Progress
 from edgecnn.transfer import RECIPES
-from edgecnn.versions import installed_versions
 
 ADOPTED = "adopted.json"
 """In the run folder: what it was made from, and what was remarked."""

@@ -14,19 +14,16 @@ import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from edgecnn import runtimes
 from edgecnn.documents import Frozen
+from edgecnn.installed import PREPARING, installed_versions
 from edgecnn.processor import MACHINES, cpuinfo_words, machine
-from edgecnn.versions import installed_versions
 
 FLAGS = (
     *("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "avx512_bf16"),
     *("asimddp", "i8mm", "fphp", "asimdhp", "bf16", "sve"),
 )
 """Processor features that decide which INT8, fp16 and bf16 kernels an engine can use (names of /proc/cpuinfo)."""
-LIBRARIES = (
-    *("numpy", "Pillow", "simplejpeg", "pydantic"),
-    *("onnxruntime", "openvino", "ai-edge-litert", "ncnn", "torch"),
-)
 THROTTLE_BITS = {
     0: "under-voltage",
     1: "frequency capped",
@@ -59,7 +56,7 @@ class Fingerprint(Frozen):
     kernel: str
     python: str
     libraries: dict[str, str]
-    """Distribution to version, of edgecnn and those of LIBRARIES that are installed."""
+    """Distribution to version, of edgecnn, of what prepares an image and of every engine that is installed."""
 
 
 class State(Frozen):
@@ -100,7 +97,7 @@ def fingerprint(root: Path = _ROOT) -> Fingerprint:
         system=platform.system(),
         kernel=platform.release(),
         python=platform.python_version(),
-        libraries=installed_versions(LIBRARIES),
+        libraries=installed_versions((*PREPARING, *runtimes.libraries())),
     )
 
 

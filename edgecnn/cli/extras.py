@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
-from edgecnn.errors import MissingExtra
+from edgecnn.installed import need
 
 
 def need_training() -> None:
     """Raises MissingExtra where a library of the `train` extra is not installed."""
-    need("train", "torch", "torchvision", "timm", "safetensors", "fvcore", "lightning_fabric")
-
-
-def need(extra: str, *libraries: str) -> None:
-    """Raises MissingExtra for the first of `libraries` that is not installed."""
-    for library in libraries:
-        if importlib.util.find_spec(library) is None:
-            raise MissingExtra(library, extra)
+    need("train", "torch", "torchvision", "timm", "safetensors", "fvcore", "lightning-fabric")
 
 
 def is_first_process() -> bool:

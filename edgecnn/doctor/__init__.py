@@ -29,19 +29,12 @@ from edgecnn.doctor.libraries import (
 from edgecnn.doctor.machine import Machine, Processor, machine_here, processor_here, system_problems
 from edgecnn.doctor.wording import converter_line, engine_line, extra_line, machine_lines, processor_lines, verb_line
 from edgecnn.documents import Frozen
+from edgecnn.installed import PREPARING
 
 __all__ = ["Diagnosis", "examine", "import_in_child", "lines"]
 
-BASE = {
-    "numpy": "numpy",
-    "Pillow": "PIL",
-    "simplejpeg": "simplejpeg",
-    "pydantic": "pydantic",
-    "typer": "typer",
-    "rich": "rich",
-    "onnxruntime": "onnxruntime",
-}
-"""Distribution to module, of what every verb needs."""
+BASE = (*PREPARING, "typer", "rich", "onnxruntime")
+"""What every verb needs."""
 
 
 class Diagnosis(Frozen):
@@ -72,7 +65,7 @@ def examine(verbs: Iterable[Verb], probe: Probe = import_in_child) -> Diagnosis:
     """
     probe = cache(probe)  # onnxruntime is both of the base and an engine
     needs = requirements()
-    base = tuple(library_here(name, module, needs.get("", {}).get(name), probe) for name, module in BASE.items())
+    base = tuple(library_here(name, needs.get("", {}).get(name), probe) for name in BASE)
     problems = (*system_problems(), *(f"{item.name}: {item.problem}" for item in base if item.problem))
     loads = not any(item.problem for item in base)
     extras = tuple(extra_here(name, libraries) for name, libraries in needs.items() if name)

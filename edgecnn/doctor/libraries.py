@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from edgecnn.documents import Frozen
+from edgecnn.installed import is_installed, module_of
 
 _TIMEOUT_S = 120
 """An engine's first import from a slow SD card takes tens of seconds."""
-_CHILD = "import importlib, sys; importlib.import_module(sys.argv[1])"
+_CHILD = "import importlib, sys; sys.path.append(sys.argv[2]); import edgecnn; importlib.import_module(sys.argv[1])"
+"""edgecnn comes first because it keeps the module from reporting home: see `edgecnn.telemetry`."""
 _NOT_SHOWN = ("all", "dev")
 
 Probe: TypeAlias = Callable[[str], str | None]
@@ -48,7 +50,7 @@ class Converter(Frozen):
     format: str
     precisions: tuple[str, ...]
     missing: tuple[str, ...]
-    """Modules."""
+    """Distributions."""
     fix: str | None
 
 
@@ -93,7 +95,7 @@ def import_in_child(module: str, timeout_s: float = _TIMEOUT_S) -> str | None:
     """Import a module in a fresh interpreter: None, or how it failed, an illegal instruction included."""
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, module],
+            [sys.executable, "-P", "-c", _CHILD, module, str(Path(__file__).parents[2])],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -134,12 +136,12 @@ def requirements() -> dict[str, dict[str, str]]:
     return found
 
 
-def library_here(name: str, module: str, least: str | None, probe: Probe) -> Library:
+def library_here(name: str, least: str | None, probe: Probe) -> Library:
     """What is known of a distribution and whether its module loads. `least`: version."""
     version = _version(name)
-    if importlib.util.find_spec(module) is None:
+    if not is_installed(name):
         return Library(name=name, version=version, problem="not installed")
-    problem = _too_old(version, least or "") or probe(module)
+    problem = _too_old(version, least or "") or probe(module_of(name))
     return Library(name=name, version=version, problem=problem)
 
 
@@ -150,7 +152,7 @@ def engines(probe: Probe) -> tuple[Engine, ...]:
     found = []
     for name in runtimes.names():
         runtime = runtimes.get(name)
-        library = library_here(runtime.library, runtime.module, None, probe)
+        library = library_here(runtime.library, None, probe)
         if library.problem == "not installed":
             fix = str(runtime.missing()) if runtime.missing else _pip(runtime.extra)
         elif library.problem:
@@ -168,7 +170,7 @@ def converters() -> tuple[Converter, ...]:
     found = []
     for name in formats.names():
         known = formats.get(name)
-        missing = tuple(module for module in known.needs if importlib.util.find_spec(module) is None)
+        missing = tuple(library for library in known.libraries if not is_installed(library))
         fix = _pip(known.extra) if missing else None
         int8 = ("int8",) if name in quantize.names() else ()
         found.append(Converter(format=name, precisions=(*known.precisions, *int8), missing=missing, fix=fix))

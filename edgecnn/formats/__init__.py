@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgecnn.artifact import Precision
-from edgecnn.errors import MissingExtra, not_one_of
+from edgecnn.errors import not_one_of
+from edgecnn.installed import need
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ class Format:
 
     precisions: tuple[Precision, ...]
     """That a conversion alone gives; int8 is in `edgecnn.quantize`."""
-    needs: tuple[str, ...]
-    """Modules that must be importable."""
+    libraries: tuple[str, ...]
+    """That write it, by the names that pip knows: they must be installed, and their versions are recorded."""
     extra: str
+    """The extra of edgecnn that installs them."""
     convert: Callable[[Source, Precision, Path], Converted]
     """(source, precision, existing empty folder to write into)."""
 
@@ -84,6 +85,9 @@ def convert(name: str, source: Source, precision: Precision, out: Path) -> Conve
 def require(name: str) -> None:
     """MissingExtra where a library that writes the format is not installed."""
     wanted = get(name)
-    for module in wanted.needs:
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtra(module, wanted.extra)
+    need(wanted.extra, *wanted.libraries)
+
+
+def libraries() -> list[str]:
+    """Every library that writes a format."""
+    return sorted({library for name in names() for library in get(name).libraries})

@@ -21,7 +21,7 @@ from edgecnn.formats import Converted, Format, Source
 FILES = ("model.pte", "model.json")
 """The program, and the compiler's account of it, which the engine cannot give: names and sizes of the layers."""
 NOTES = {"exporter": "torch.export, executorch to_edge_transform_and_lower, XNNPACK", "batch": 1}
-NEEDS = ("torch", "executorch")
+LIBRARIES = ("torch", "executorch", "torchao")
 _WEIGHTED = ("conv1d", "conv2d", "convolution", "linear", "addmm")
 
 
@@ -135,4 +135,4 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-FORMAT = Format(precisions=("fp32",), needs=NEEDS, extra="export-executorch", convert=_convert)
+FORMAT = Format(precisions=("fp32",), libraries=LIBRARIES, extra="export-executorch", convert=_convert)

@@ -191,4 +191,4 @@ def _quiet() -> Iterator[None]:
         logging.disable(logging_was)
 
 
-FORMAT = Format(precisions=("fp32",), needs=("torch", "litert_torch"), extra="export-litert", convert=_convert)
+FORMAT = Format(precisions=("fp32",), libraries=("torch", "litert-torch"), extra="export-litert", convert=_convert)

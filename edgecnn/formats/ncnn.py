@@ -125,4 +125,4 @@ def _half_block(block: Block) -> Block:
     return Block(block.values.astype(np.float16), FP16_TAG)
 
 
-FORMAT = Format(precisions=("fp32", "fp16"), needs=("torch", "pnnx", "ncnn"), extra="export-ncnn", convert=_convert)
+FORMAT = Format(precisions=("fp32", "fp16"), libraries=("torch", "pnnx", "ncnn"), extra="export-ncnn", convert=_convert)

@@ -205,5 +205,5 @@ def _quiet() -> Iterator[None]:
 
 
 FORMAT = Format(
-    precisions=("fp32", "fp16"), needs=("torch", "onnx", "onnxscript", "onnxslim"), extra="train", convert=_convert
+    precisions=("fp32", "fp16"), libraries=("torch", "onnx", "onnxscript", "onnxslim"), extra="train", convert=_convert
 )

@@ -20,4 +20,4 @@ def _convert(source: Source, precision: Precision, out: Path) -> Converted:
     return Converted(FILES, NOTES)
 
 
-FORMAT = Format(precisions=("fp32", "fp16"), needs=("torch", "onnx", "openvino"), extra="train", convert=_convert)
+FORMAT = Format(precisions=("fp32", "fp16"), libraries=("torch", "onnx", "openvino"), extra="train", convert=_convert)

@@ -126,7 +126,7 @@ def _build(model: bytes) -> bytes:
 
 FORMAT = Format(
     precisions=("fp32", "fp16"),
-    needs=("tensorrt", "torch", "onnx", "onnxscript", "onnxslim"),
+    libraries=("tensorrt", "torch", "onnx", "onnxscript", "onnxslim"),
     extra="export-tensorrt",
     convert=_convert,
 )

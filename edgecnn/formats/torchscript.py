@@ -22,4 +22,4 @@ def _convert(source: Source, precision: Precision, out: Path) -> Converted:
     return Converted(files=("model.pt",), notes={"exporter": "torch.jit.trace, freeze"})
 
 
-FORMAT = Format(precisions=("fp32",), needs=("torch",), extra="train", convert=_convert)
+FORMAT = Format(precisions=("fp32",), libraries=("torch",), extra="train", convert=_convert)

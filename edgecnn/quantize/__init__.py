@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 import shutil
 from collections.abc import Iterator
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecnn import formats
-from edgecnn.errors import MissingExtra, not_one_of
+from edgecnn.errors import not_one_of
 from edgecnn.formats import Converted
+from edgecnn.installed import need
 from edgecnn.progress import Progress
 from edgecnn.quantize import engines
 from edgecnn.quantize.ladder import Attempt, Quantizer, Rung, climb
@@ -37,11 +37,19 @@ def get(name: str) -> Quantizer:
     """How a format's int8 file is written. UserError where it has none, MissingExtra where a library is missing."""
     if name not in names():
         raise not_one_of("int8: format", name, names())
-    found: Quantizer = importlib.import_module(f"{engines.__name__}.{name}").QUANTIZER
-    for module in found.needs:
-        if importlib.util.find_spec(module) is None:
-            raise MissingExtra(module, found.extra)
+    found = _declared(name)
+    need(found.extra, *found.libraries)
     return found
+
+
+def libraries() -> list[str]:
+    """Every library that writes an int8 file."""
+    return sorted({library for name in names() for library in _declared(name).libraries})
+
+
+def _declared(name: str) -> Quantizer:
+    quantizer: Quantizer = importlib.import_module(f"{engines.__name__}.{name}").QUANTIZER
+    return quantizer
 
 
 def quantize(name: str, networks: Networks, out: Path, progress: Progress = lambda text: None) -> Converted:

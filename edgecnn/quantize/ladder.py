@@ -87,9 +87,10 @@ class Quantizer:
     """The engine that judges."""
     write: Callable[[Attempt, TuningSet, Path], tuple[str, ...]]
     """(attempt, tuning set, existing empty folder) to the files written there, the one to open first."""
-    needs: tuple[str, ...]
-    """Modules that must be importable."""
+    libraries: tuple[str, ...]
+    """That write it, by the names that pip knows: they must be installed, and their versions are recorded."""
     extra: str
+    """The extra of edgecnn that installs them."""
     notes: Mapping[str, Any] = field(default_factory=dict)
     """For the record."""
     always_float: Callable[[WeightedLayer], bool] = lambda layer: False

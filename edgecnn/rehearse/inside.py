@@ -11,7 +11,6 @@ import resource
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from edgecnn import runtimes
 from edgecnn.documents import parse, sha256_of, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.imaging import Images, prepare
+from edgecnn.installed import PREPARING, installed_versions, module_of
 from edgecnn.rehearse.instructions import BEGIN, END
 from edgecnn.rehearse.job import IMAGE_DONE, PHASES, USER_ERROR, Answer, Job
 from edgecnn.runtimes import Session
@@ -65,7 +65,7 @@ def run_job(job: Job) -> Answer:
     logits = np.ascontiguousarray(np.concatenate(rows), "<f4")
     if job.log:
         _mark(session, images[:1], job)
-    code = engine_mappings(runtimes.get(job.runtime).module)
+    code = engine_mappings(module_of(runtimes.get(job.runtime).library))
     answer = Answer(
         logits=logits.tobytes().hex(),
         pixels=tuple(sha256_of(image.tobytes()) for image in images),
@@ -108,7 +108,7 @@ def _mark(session: Session, image: Images, job: Job) -> None:
     executes, without what was executed to load the model and to pack its weights.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    for one in engine_mappings(runtimes.get(job.runtime).module):
+    for one in engine_mappings(module_of(runtimes.get(job.runtime).library)):
         for protection in (_READ | _WRITE | _EXECUTE, one.protection):
             libc.mprotect(ctypes.c_void_p(one.low), ctypes.c_size_t(one.high - one.low), protection)
     log = os.open(job.log or os.devnull, os.O_WRONLY)
@@ -122,12 +122,8 @@ def _mark(session: Session, image: Images, job: Job) -> None:
 
 def _versions(library: str) -> dict[str, str]:
     found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in ("numpy", "Pillow", "simplejpeg", "pydantic", library):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    wanted = (*PREPARING, library)
+    return {**found, **dict.fromkeys(wanted, "unknown"), **installed_versions(wanted)}
 
 
 def _peak_rss_mib() -> float:

@@ -18,10 +18,9 @@ from pathlib import Path
 
 from edgecnn.documents import Frozen, parse, sha256_of, sha256_of_file, write_atomically
 from edgecnn.errors import UserError
+from edgecnn.installed import PREPARING
 from edgecnn.rehearse.userland import Release, Say, made_once, need_space
 
-BASE = ("numpy", "Pillow", "simplejpeg", "pydantic")
-"""What decodes and prepares an image and reads a bundle."""
 TOO_LARGE = frozenset({"torch"})
 """Their aarch64 wheels pull gigabytes, and no board runs them."""
 NEEDED_MB = 300
@@ -56,14 +55,14 @@ class Wheels:
 
 
 def fetch_wheels(cache: Path, library: str, release: Release, offline: bool, say: Say) -> Wheels:
-    """The unpacked wheels of `library` and BASE; fetched first where they are missing.
+    """The unpacked wheels of `library` and PREPARING; fetched first where they are missing.
 
     Raises NoWheel where the library is not to be had for the board, UserError where the set-up is at fault.
     """
     if library in TOO_LARGE:
         raise NoWheel(f"{library} is not rehearsed: its aarch64 wheel pulls gigabytes, and no board's target uses it")
     installed = _installed()
-    wanted = [_requirement(name, installed) for name in (*BASE, library)]
+    wanted = [_requirement(name, installed) for name in (*PREPARING, library)]
     digest = sha256_of(" ".join([*wanted, release.name]).encode())[:12]
     folder = cache / f"wheels-{release.python}"
     path = cache / f"sets-{release.python}" / f"{library}-{digest}.json"
@@ -106,8 +105,8 @@ def _fetch(library: str, wanted: Sequence[str], installed: dict[str, str], relea
     """Download and unpack. First everything as it is installed here, then only the engine, then what there is."""
     attempts: tuple[tuple[Sequence[str], dict[str, str]], ...] = (
         (wanted, installed),
-        ([*BASE, wanted[-1]], {}),
-        ([*BASE, library], {}),
+        ([*PREPARING, wanted[-1]], {}),
+        ([*PREPARING, library], {}),
     )
     folder.mkdir(parents=True, exist_ok=True)
     complaint = ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Artifact, Precision
 from edgecnn.errors import MissingExtra, UserError, not_one_of
 from edgecnn.imaging import Images
+from edgecnn.installed import is_installed
 from edgecnn.processor import instruction_set_here
 
 Logits: TypeAlias = NDArray[np.float32]
@@ -45,10 +45,8 @@ class Runtime:
 
     runs: tuple[str, ...]
     """Formats that it opens."""
-    module: str
-    """What must be importable."""
-    library: str
-    """Distribution name, for versions."""
+    libraries: tuple[str, ...]
+    """The engine, and what it needs beside it, by the names that pip knows: their versions are recorded."""
     extra: str | None
     """The extra of edgecnn that installs it; None where the base install has it."""
     open: Callable[[Path, Precision, int], Session]
@@ -57,6 +55,11 @@ class Runtime:
     """What to say where it is not installed and no extra can install it."""
     obeys: tuple[str, ...] = ()
     """Environment variables that hold it to a lower instruction set than the processor has: see `processor`."""
+
+    @property
+    def library(self) -> str:
+        """The engine itself."""
+        return self.libraries[0]
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,12 @@ def get(name: str) -> Runtime:
 
 def installed(name: str) -> bool:
     """Whether the runtime's engine can be imported here (without importing it)."""
-    return importlib.util.find_spec(get(name).module) is not None
+    return is_installed(get(name).library)
+
+
+def libraries() -> list[str]:
+    """Every library that runs a file."""
+    return sorted({library for name in names() for library in get(name).libraries})
 
 
 def instruction_set(name: str) -> str | None:

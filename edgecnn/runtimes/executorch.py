@@ -140,4 +140,4 @@ def _as_json(dump: Path) -> Any:
     return json.loads(dump.with_suffix(".json").read_bytes())
 
 
-RUNTIME = Runtime(runs=("executorch",), module="executorch", library="executorch", extra="executorch", open=_Session)
+RUNTIME = Runtime(runs=("executorch",), libraries=("executorch", "torch"), extra="executorch", open=_Session)

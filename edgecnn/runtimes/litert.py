@@ -176,4 +176,4 @@ def _open(path: Path, precision: Precision, threads: int) -> InterpreterSession:
     return InterpreterSession("LiteRT", _interpreter, path, threads)
 
 
-RUNTIME = Runtime(runs=("litert",), module="ai_edge_litert", library="ai-edge-litert", extra="litert", open=_open)
+RUNTIME = Runtime(runs=("litert",), libraries=("ai-edge-litert",), extra="litert", open=_open)

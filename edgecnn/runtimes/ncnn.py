@@ -207,4 +207,4 @@ _MACS: dict[str, Callable[[Layer, Shapes], int]] = {
     "SDPA": _dot_products,
 }
 
-RUNTIME = Runtime(runs=("ncnn",), module="ncnn", library="ncnn", extra="ncnn", open=_Session)
+RUNTIME = Runtime(runs=("ncnn",), libraries=("ncnn",), extra="ncnn", open=_Session)

@@ -227,4 +227,4 @@ def _untold(
     return remarks
 
 
-RUNTIME = Runtime(runs=("onnx",), module="onnxruntime", library="onnxruntime", extra=None, open=_Session)
+RUNTIME = Runtime(runs=("onnx",), libraries=("onnxruntime",), extra=None, open=_Session)

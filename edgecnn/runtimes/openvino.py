@@ -254,8 +254,7 @@ def _name(element_type: Any) -> str:
 
 RUNTIME = Runtime(
     runs=("openvino",),
-    module="openvino",
-    library="openvino",
+    libraries=("openvino",),
     extra="openvino",
     open=_Session,
     obeys=("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),

@@ -183,8 +183,7 @@ def quiet() -> Iterator[None]:
 
 RUNTIME = Runtime(
     runs=("torchscript",),
-    module="torch",
-    library="torch",
+    libraries=("torch",),
     extra="train",
     open=_Session,
     obeys=("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),

@@ -156,4 +156,4 @@ def _done(answer: Sequence[Any]) -> Any:
     return results[0] if results else None
 
 
-RUNTIME = Runtime(runs=("tensorrt",), module="tensorrt", library="tensorrt", extra="tensorrt", open=_Session)
+RUNTIME = Runtime(runs=("tensorrt",), libraries=("tensorrt", "cuda-bindings"), extra="tensorrt", open=_Session)

@@ -48,4 +48,4 @@ def _open(path: Path, precision: Precision, threads: int) -> InterpreterSession:
         raise UserError(f"tflite-runtime cannot be imported: {first_line(error)}") from None
 
 
-RUNTIME = Runtime(runs=("litert",), module=_MODULE, library="tflite-runtime", extra=None, open=_open, missing=missing)
+RUNTIME = Runtime(runs=("litert",), libraries=("tflite-runtime",), extra=None, open=_open, missing=missing)

@@ -13,6 +13,7 @@ from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset, save_split, split_hashes
 from edgecnn.documents import sha256_of_file, write_atomically
 from edgecnn.errors import UserError
+from edgecnn.installed import installed_versions
 from edgecnn.models import save_module
 from edgecnn.train.augmentation import augment
 from edgecnn.train.evidence import Evidence, gather, read_evidence, worth_comparing
@@ -25,7 +26,6 @@ from edgecnn.train.sources import prepared
 from edgecnn.train.state import Epoch, Position
 from edgecnn.train.task import Start, start_of, task_of
 from edgecnn.train.workers import launch
-from edgecnn.versions import installed_versions
 
 __all__ = [
     "CACHE",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.blame.pipeline import Shape
-from edgecnn.errors import MissingExtra, UserError
+from edgecnn.errors import UserError
 from edgecnn.imaging import Images
+from edgecnn.installed import need
 
 Tensors: TypeAlias = Mapping[str, "Tensor"]
 """Name to tensor, in the order in which the engine computes them."""
@@ -60,8 +60,8 @@ class Engine:
 
     suffixes: tuple[str, ...]
     """Of the foreign files that it opens."""
-    module: str
     library: str
+    """By the name that pip knows."""
     extra: str
     open: Callable[[Path, int], Opened]
     """(file, threads). UserError where it cannot be opened."""
@@ -101,8 +101,7 @@ def for_file(path: Path) -> tuple[str, Engine]:
 
 def require(engine: Engine) -> None:
     """MissingExtra where the engine is not installed."""
-    if importlib.util.find_spec(engine.module) is None:
-        raise MissingExtra(engine.library, engine.extra)
+    need(engine.extra, engine.library)
 
 
 def one_row(output: NDArray[Any]) -> NDArray[np.float32]:

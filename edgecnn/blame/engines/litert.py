@@ -122,7 +122,6 @@ def _dequantised(values: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.flo
 
 ENGINE = Engine(
     suffixes=(".tflite",),
-    module="ai_edge_litert",
     library="ai-edge-litert",
     extra="litert",
     open=lambda path, threads: _Opened(path, threads),

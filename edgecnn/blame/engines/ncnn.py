@@ -26,4 +26,4 @@ def _tensors(path: Path, images: Images) -> Tensors:
     return {name: Tensor(kind, np.stack([one[name] for one in found])) for name, kind in kinds.items()}
 
 
-ENGINE = Engine(suffixes=(), module="ncnn", library="ncnn", extra="ncnn", open=_open, tensors=_tensors)
+ENGINE = Engine(suffixes=(), library="ncnn", extra="ncnn", open=_open, tensors=_tensors)

@@ -166,7 +166,6 @@ def _onnx() -> Any:
 
 ENGINE = Engine(
     suffixes=(".onnx",),
-    module="onnxruntime",
     library="onnxruntime",
     extra="all",
     open=_open,

@@ -133,7 +133,6 @@ def _layers(model: Any) -> dict[str, Any]:
 
 ENGINE = Engine(
     suffixes=(".xml",),
-    module="openvino",
     library="openvino",
     extra="openvino",
     open=lambda path, threads: _Opened(path, threads),

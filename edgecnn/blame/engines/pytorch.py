@@ -57,7 +57,6 @@ class _Opened:
 
 ENGINE = Engine(
     suffixes=(".pt", ".pth", ".torchscript"),
-    module="torch",
     library="torch",
     extra="train",
     open=_Opened,

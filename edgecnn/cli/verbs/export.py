@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from edgecnn.cli.extras import need, need_training
+from edgecnn.cli.extras import need_training
 from edgecnn.cli.options import Good, Json, MinPerClass, Require, Seed, Skip, TargetName
 from edgecnn.cli.verbs import Verb
 from edgecnn.errors import UserError
+from edgecnn.installed import need
 
 _EPILOG = (
     "Examples: edgecnn export runs/parts --target desktop-cpu --out bundle/ · "

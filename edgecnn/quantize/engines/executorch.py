@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from edgecnn.formats.executorch import FILES, NEEDS, NOTES, write_program
+from edgecnn.formats.executorch import FILES, LIBRARIES, NOTES, write_program
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.lowering import (
     Dialect,
@@ -147,7 +147,7 @@ DIALECT = Dialect(lowest=-128, quantize=_quantize, dequantize=_dequantize, layer
 QUANTIZER = Quantizer(
     runtime="executorch",
     write=_write,
-    needs=NEEDS,
+    libraries=LIBRARIES,
     extra="export-executorch",
     notes={**NOTES, "weights": "int8 per channel, symmetric", "classifier_input": "scaled for each image"},
 )

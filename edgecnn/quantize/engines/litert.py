@@ -291,7 +291,7 @@ def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
 QUANTIZER = Quantizer(
     runtime="litert",
     write=write,
-    needs=("torch", "litert_torch", "ai_edge_quantizer", "ai_edge_litert"),
+    libraries=("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert"),
     extra="export-litert",
     notes={**NOTES, "quantizer": "ai-edge-quantizer"},
 )

@@ -266,7 +266,7 @@ def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
 QUANTIZER = Quantizer(
     runtime="ncnn",
     write=_write,
-    needs=("torch", "pnnx", "ncnn"),
+    libraries=("torch", "pnnx", "ncnn"),
     extra="export-ncnn",
     always_float=lambda layer: layer.weight.ndim == 4 and layer.weight.shape[1] == 1,
     worth=lambda int8, plain, tuning: not_slower(

@@ -223,5 +223,5 @@ def _all_tensors(fp32: Path, threads: int) -> Callable[[Pixels], Tensors]:
 
 
 QUANTIZER = Quantizer(
-    runtime="onnxruntime", write=_write, needs=("torch", "onnx", "onnxruntime"), extra="train", notes=NOTES
+    runtime="onnxruntime", write=_write, libraries=("torch", "onnx", "onnxruntime"), extra="train", notes=NOTES
 )

@@ -49,7 +49,7 @@ def _by_nncf(attempt: Attempt, tuning: TuningSet, out: Path, *, fast: bool) -> t
 QUANTIZER = Quantizer(
     runtime="openvino",
     write=_write,
-    needs=("torch", "onnx", "openvino", "nncf"),
+    libraries=("torch", "onnx", "openvino", "nncf"),
     extra="train",
     notes=NOTES,
     own={

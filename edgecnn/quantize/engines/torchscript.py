@@ -204,4 +204,4 @@ DIALECT = Dialect(
         **dict.fromkeys(_KEEP_THE_SCALE, _moved),
     },
 )
-QUANTIZER = Quantizer(runtime="pytorch", write=_write, needs=("torch",), extra="train", notes=NOTES)
+QUANTIZER = Quantizer(runtime="pytorch", write=_write, libraries=("torch",), extra="train", notes=NOTES)
