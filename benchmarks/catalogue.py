@@ -31,10 +31,10 @@ from edgecnn.catalogue import CATALOGUE, Catalogue, Entry, read_catalogue
 from edgecnn.cost import measure_cost
 from edgecnn.documents import write_atomically
 from edgecnn.formats import Source
+from edgecnn.installed import installed_versions
 from edgecnn.models import Deployed, build, stages
 from edgecnn.models.architecture import Architecture, find_architecture
 from edgecnn.models.families import FAMILIES, Family
-from edgecnn.installed import installed_versions
 
 CLASSES = 10
 TOLERANCE = 1e-4
