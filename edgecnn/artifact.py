@@ -15,6 +15,9 @@ BUNDLE_VERSION = 3
 """Raised when a bundle written by this version can no longer be read by an older one."""
 
 Precision = Literal["fp32", "fp16", "int8"]
+Isa = Literal["any", "vnni"]
+"""Of an x86-64 machine. vnni: it has AVX-512 VNNI or AVX-VNNI, so that int8 weights may use all of their range; any:
+int8 weights are such that older processors, which add products in 16 bits, answer the same."""
 
 
 class Preprocess(Frozen):
@@ -203,6 +206,7 @@ class Bundle(Frozen):
     """Such as 30ms@p99."""
     threads: int
     machine: str
+    isa: Isa = "any"
     """The target's processor architecture, such as x86_64."""
     accuracy_loss_limit: float
     """Points of top-1 that a variant may lose."""
