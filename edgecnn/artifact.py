@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from edgecnn.documents import Frozen, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
@@ -31,8 +31,21 @@ class Preprocess(Frozen):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """RGB, of pixels scaled to 0..1; applied inside the graph."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    resize: Literal["bilinear-antialias/1"] = "bilinear-antialias/1"
+    bits: int | None = Field(default=None, ge=9, le=16)
+    """How many bits of a file of 16 bits a channel count (a camera's 10, 12 or 14, or all), found over the data set.
+
+    None: the data set held no such file. Files of 8 bits are taken as they are."""
+    resize: Literal["bilinear-antialias/2"] = "bilinear-antialias/2"
     """The pinned resize and its version: power-of-two reduction, then antialiased bilinear in fixed point."""
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _refuse_older_pixels(cls, resize: Any) -> Any:
+        if resize == "bilinear-antialias/1":
+            raise ValueError(
+                f"{resize} gave other pixels than bilinear-antialias/2 of this edgecnn: train or adopt again"
+            )
+        return resize
 
 
 class Cost(Frozen):
