@@ -11,9 +11,18 @@ processor gives the same pixels:
 Mean and scale are not here: they are inside the exported graph.
 """
 
-from edgecnn.imaging.orientation import as_stored, orientation
+from edgecnn.imaging.orientation import orientation
 from edgecnn.imaging.pixels import EXTENSIONS, MAX_PIXELS, Images, Pixels
-from edgecnn.imaging.preparer import Preparer, Reduced, decode_whole, peak_of, prepare, prepare_frame, reduction
+from edgecnn.imaging.preparer import (
+    Preparer,
+    Reduced,
+    as_stored,
+    decode_whole,
+    peak_of,
+    prepare,
+    prepare_frame,
+    reduction,
+)
 
 __all__ = [
     "EXTENSIONS",

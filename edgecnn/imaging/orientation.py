@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from edgecnn.imaging.pixels import Pixels
-
+ON_ITS_SIDE = (5, 6, 7, 8)
+"""Tags whose height is the upright picture's width."""
+MIRRORED = (2, 3, 6, 7)
+"""Tags whose upright columns run against the file's (of 6 and 7: against its rows)."""
+UPSIDE_DOWN = (3, 4, 7, 8)
+"""Likewise the upright rows."""
 _TAG = 0x0112
 
 
@@ -55,21 +59,12 @@ def load_and_tag(image: Image.Image) -> int:
     return tag_of(image)
 
 
-def upright(pixels: Pixels, tag: int) -> Pixels:
+def upright(pixels: NDArray[Any], tag: int) -> NDArray[Any]:
     """Pixels as they lie in the file, turned and mirrored as the tag says: a view."""
-    if tag >= 5:
+    if tag in ON_ITS_SIDE:
         pixels = pixels.swapaxes(0, 1)
-    if tag in (2, 3, 6, 7):
+    if tag in MIRRORED:
         pixels = pixels[:, ::-1]
-    if tag in (3, 4, 7, 8):
+    if tag in UPSIDE_DOWN:
         pixels = pixels[::-1]
     return pixels
-
-
-def as_stored(pixels: Pixels, tag: int) -> Pixels:
-    """Undo `upright`: the pixels as they lie in the file."""
-    if tag in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if tag in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels.swapaxes(0, 1) if tag >= 5 else pixels)

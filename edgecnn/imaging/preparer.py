@@ -11,7 +11,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.imaging import jpeg, kernels, whole
 from edgecnn.imaging.kernels import PARTS, Span, Workspace
-from edgecnn.imaging.orientation import orientation, upright
+from edgecnn.imaging.orientation import MIRRORED, ON_ITS_SIDE, UPSIDE_DOWN, orientation, upright
 from edgecnn.imaging.pixels import DeepPixels, Pixels
 
 _FACTORS = (8, 4, 2)
@@ -133,6 +133,21 @@ def reduction(height: int, width: int, spec: Preprocess) -> int:
     return 1
 
 
+def as_stored(reduced: Reduced, tag: int) -> Reduced:
+    """Undo the turn of an orientation: the pixels as they lie in the file."""
+    rows, columns = (side * reduced.factor for side in reduced.pixels.shape[:2])
+    top = rows - reduced.height - reduced.top if tag in UPSIDE_DOWN else reduced.top
+    left = columns - reduced.width - reduced.left if tag in MIRRORED else reduced.left
+    pixels, height, width = reduced.pixels, reduced.height, reduced.width
+    if tag in UPSIDE_DOWN:
+        pixels = pixels[::-1]
+    if tag in MIRRORED:
+        pixels = pixels[:, ::-1]
+    if tag in ON_ITS_SIDE:
+        pixels, (top, left), (height, width) = pixels.swapaxes(0, 1), (left, top), (width, height)
+    return Reduced(np.ascontiguousarray(pixels), reduced.factor, height, width, top, left)
+
+
 def spans(reduced: Reduced, spec: Preprocess) -> tuple[Span, Span]:
     """What of the picture fills the input, down and across."""
     sides = (reduced.height * PARTS, reduced.width * PARTS)
@@ -158,14 +173,14 @@ def _decode_jpeg(encoded: bytes, factor_of: Callable[[int, int], int], work: Wor
     """Raises BadImage, NotTaken."""
     header = jpeg.read_header(encoded)
     tag = orientation(encoded) if header.exif else 1
-    # Orientations 5 to 8 lie on their side: the reduction is decided for the upright image.
-    height, width = (header.width, header.height) if tag >= 5 else (header.height, header.width)
+    # The reduction is decided for the upright image.
+    height, width = (header.width, header.height) if tag in ON_ITS_SIDE else (header.height, header.width)
     factor = factor_of(height, width)
     buffer = work.array("decoded", (-(-height // factor) * -(-width // factor) * 3,))
     pixels = upright(jpeg.decode(encoded, header, factor, buffer), tag)
     # Partial blocks are the last ones as the file lies, so the first ones where that side is turned or mirrored.
-    top = -height % factor if tag in (3, 4, 7, 8) else 0
-    left = -width % factor if tag in (2, 3, 6, 7) else 0
+    top = -height % factor if tag in UPSIDE_DOWN else 0
+    left = -width % factor if tag in MIRRORED else 0
     return Reduced(pixels, factor, height, width, top, left)
 
 

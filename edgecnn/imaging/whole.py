@@ -38,12 +38,13 @@ def load(encoded: bytes) -> Pixels | DeepPixels:
             if names is not None:
                 return _deep_colour(encoded, names)
             if raw == _GREY_ALPHA:
-                high, low = np.moveaxis(_read_as(encoded, "RGBA")[:, :, :2], 2, 0)
-                return high.astype(np.uint16) << 8 | low
+                halves = _read_as(encoded, "RGBA")
+                return _joined(halves[:, :, 0], halves[:, :, 1])
             if ";16" in raw and image.mode in ("RGB", "RGBA", "CMYK"):
                 raise BadImage(f"16 bits a channel in a layout that is not read here ({raw}): save it as RGB")
             tag = load_and_tag(image)
-            return upright(_values(image), tag)
+            turned: Pixels | DeepPixels = upright(_values(image), tag)
+            return turned
     except UnidentifiedImageError:
         raise BadImage("not an image in a format that is read here (JPEG, PNG, BMP, TIFF, WebP, …)") from None
     except Image.DecompressionBombError:
@@ -111,7 +112,14 @@ def _raw_mode(image: Image.Image) -> str:
 
 def _deep_colour(encoded: bytes, names: tuple[str, ...]) -> DeepPixels:
     high, low = (_read_as(encoded, name)[:, :, :3] for name in names)
-    return high.astype(np.uint16) << 8 | low
+    return _joined(high, low)
+
+
+def _joined(high: Pixels, low: Pixels) -> DeepPixels:
+    joined: DeepPixels = high.astype(np.uint16)
+    joined <<= 8
+    joined |= low
+    return joined
 
 
 def _read_as(encoded: bytes, raw: str) -> Pixels:
