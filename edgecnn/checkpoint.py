@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from edgecnn import recipes
-from edgecnn.artifact import Cost, Preprocess
+from edgecnn.artifact import Cost, Doubt, Preprocess
 from edgecnn.documents import Frozen, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
 
@@ -111,6 +111,10 @@ class Checkpoint(Frozen):
     tools: Mapping[str, str]
     """Library to version."""
     leftovers: Leftovers
+    notes: tuple[str, ...] = ()
+    """Of a network that was taken in: what was assumed, what was left out."""
+    doubts: tuple[Doubt, ...] = ()
+    """Of weights that were taken as they are: where they do not fit the labelled images."""
     files: Mapping[str, Sha256]
     """Every file that belongs to the checkpoint but checkpoint.json itself."""
 

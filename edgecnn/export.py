@@ -274,7 +274,6 @@ def _tuning(
         minutes=target.int8_minutes,
         training=images,
         machine=target.machine,
-        isa=target.isa,
     )
 
 
@@ -309,7 +308,6 @@ def _assemble(job: _Job, done: Sequence[Artifact | LeftOut], folder: Path) -> Bu
         budget=target.budget,
         threads=target.threads,
         machine=target.machine,
-        isa=target.isa,
         accuracy_loss_limit=target.accuracy_loss_limit,
         fp32_tolerance=target.fp32_tolerance,
         classes=checkpoint.classes,
@@ -320,6 +318,8 @@ def _assemble(job: _Job, done: Sequence[Artifact | LeftOut], folder: Path) -> Bu
         left_out=tuple(left_out),
         frames=frames,
         golden=golden,
+        notes=checkpoint.notes,
+        doubts=checkpoint.doubts,
         provenance=_provenance(job),
         files=inventory(folder),
     )

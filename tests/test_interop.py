@@ -143,7 +143,7 @@ def test_our_own_onnx_file_can_be_taken_in_again(
     labels = tmp_path / "labels.txt"
     labels.write_text("\n".join(data.classes))
     taken = adopt(path, data, tmp_path / "run", labels=labels)
-    assert taken.checkpoint.preprocess == SPEC
+    assert taken.preprocess == SPEC
     checkpoint, network = load_module(tmp_path / "run")
     with torch.inference_mode():
         again = Deployed(network, checkpoint.preprocess)(torch.from_numpy(images)).numpy()

@@ -40,7 +40,7 @@ def agreement(path: Path, entry: Input, network: Network, images: Images, prepro
     spread = float(wanted.std()) or 1.0
     difference = float(np.abs(got - wanted).max()) / spread
     if difference > LIMIT:
-        exact = Network(copy.deepcopy(network.module).double(), network.outputs, None, network.softmax)
+        exact = Network(copy.deepcopy(network.module).double(), network.outputs, None, network.ends)
         rounding = float(np.abs(got - _scores(exact, torch.from_numpy(normalised).double())).max()) / spread
         if not difference <= max(LIMIT, _ROUNDING * rounding):
             raise UserError(
@@ -54,8 +54,8 @@ def agreement(path: Path, entry: Input, network: Network, images: Images, prepro
 def _scores(network: Network, images: torch.Tensor) -> NDArray[np.float64]:
     with torch.inference_mode():
         scores = network.module(images)
-        if network.softmax:
-            scores = getattr(torch, network.softmax)(scores, 1)
+        for end in network.ends:
+            scores = torch.sigmoid(scores) if end == "sigmoid" else getattr(torch, end)(scores, 1)
     return np.asarray(scores.numpy(), np.float64)
 
 
@@ -68,13 +68,16 @@ def _reference(path: Path, entry: Input, images: Images, preprocess: Preprocess)
     rows = []
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        batch = session.get_inputs()[0].shape[0]
+        copies = batch if isinstance(batch, int) and batch > 0 else 1  # of a file with a fixed batch
         for image in images:
             given = image[None].transpose(0, 3, 1, 2)
             if entry.pixels == "float":
                 given = _normalised(image[None], preprocess)
             if entry.layout == "nhwc":
                 given = given.transpose(0, 2, 3, 1)
-            rows.append(session.run(None, {entry.name: np.ascontiguousarray(given)})[0].reshape(-1))
+            given = np.repeat(given, copies, axis=0)
+            rows.append(session.run(None, {entry.name: given})[0].reshape(copies, -1)[0])
     except Exception as error:  # the engine's own exception types are not public
         raise UserError(f"{path}: ONNX Runtime cannot run it: {first_line(error)}") from None
     return np.stack(rows).astype(np.float64)

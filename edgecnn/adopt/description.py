@@ -59,7 +59,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """Class names, one a line, in the order of the network's outputs."""
     must_be_file(path, "class names, one a line, in the order of the outputs")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"{path}: not UTF-8 text (expected class names, one a line)") from None
     names = [line.strip() for line in lines]
@@ -77,7 +77,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 def _toml(path: Path) -> dict[str, Any]:
     must_be_file(path, "a .toml file with height, width, mean, std")
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     # TOML has lists where the model has tuples.

@@ -13,7 +13,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.models import Built, State, build, head_of
 from edgecnn.models.architecture import Architecture, create_module, find_architecture
-from edgecnn.models.weights import read_weights
+from edgecnn.models.weights import WeightsFile, read_file
 
 ENDINGS = (".safetensors", ".pth", ".pt")
 
@@ -23,15 +23,15 @@ _HOW = (
 _HEADS = ("classifier", "fc", "head", "heads", "last_linear")
 
 
-def load_state_dict(path: Path, model: str) -> tuple[Built, int]:
-    """The network of that name with its head and weights, and the number of its classes, read from the head.
+def load_state_dict(path: Path, model: str) -> tuple[Built, int, WeightsFile]:
+    """The network of that name with its head and weights, the number of its classes, read from the head, and the file.
 
     Raises UserError: a file that holds more than tensors, weights of another network, no head.
     """
     architecture = find_architecture(model)
-    state, _ = read_weights(architecture, path)
-    outputs = _head_outputs(path, architecture, state)
-    return build(model, outputs, path, keep_head=True), outputs
+    file = read_file(path)
+    outputs = _head_outputs(path, architecture, file.state)
+    return build(model, outputs, path, keep_head=True), outputs, file
 
 
 def refuse_programs(path: Path) -> None:

@@ -92,6 +92,6 @@ def class_order(answers: Answers, wanted: Answers) -> tuple[int, ...]:
 
 def _standardised(answers: Answers) -> NDArray[np.float64]:
     """Each image's mean taken off, in units of the standard deviation of all."""
-    centred = answers.astype(np.float64) - answers.mean(1, keepdims=True)
+    centred: NDArray[np.float64] = answers.astype(np.float64) - answers.mean(1, keepdims=True)
     centred /= max(float(centred.std()), 1e-300)
     return centred

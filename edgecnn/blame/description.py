@@ -74,7 +74,7 @@ class Description(Frozen):
 def read_description(path: Path) -> Description:
     """Read a .toml description. UserError with all its mistakes in one line."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file (expected a description such as: {_SHORT_EXAMPLE})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

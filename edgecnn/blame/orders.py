@@ -13,8 +13,9 @@ _ALL_NAMED = 12
 
 
 def natural(name: str) -> tuple[tuple[int, str], ...]:
-    """Sorts names by the numbers in them: 2 before 10, part9 before part10."""
-    return tuple((int(part), "") if part.isdecimal() else (0, part) for part in re.findall(r"\d+|\D+", name))
+    """Sorts names by the numbers in them, as timm does: 2 before 10, part9 before part10, whatever the case."""
+    parts = re.findall(r"\d+|\D+", name.lower())
+    return tuple((int(part), "") if part.isdecimal() else (0, part) for part in parts)
 
 
 def usual_orders(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -35,7 +36,7 @@ def usual_orders(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 def sorts_two_ways(names: Sequence[str]) -> bool:
-    """Whether these names stand otherwise sorted by number than sorted as text."""
+    """Whether these names stand otherwise sorted by number (timm) than sorted as text (torchvision)."""
     return sorted(names, key=natural) != sorted(names)
 
 

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edgecnn.artifact import Bundle, Check
+from edgecnn.artifact import Bundle, Check, Doubt
 from edgecnn.parity import Verified
 
 if TYPE_CHECKING:
@@ -40,6 +40,13 @@ def console(stderr: bool = False) -> Console:
 def say(text: str) -> None:
     """A line of progress, on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+def warn(doubts: Sequence[Doubt]) -> None:
+    """Loudly, on stderr: the network may answer wrongly, whatever the engine."""
+    for doubt in doubts:
+        text = f"WARNING: the network does not fit what is assumed of it: {doubt.words}"
+        console(stderr=True).print(f"[bold red]{escape(text)}[/]", soft_wrap=True)
 
 
 class Bar:
@@ -82,8 +89,8 @@ def progress_bar() -> Iterator[Bar]:
 
 
 def is_complete(bundle: Bundle) -> bool:
-    """Whether every variant passed, and raw frames decide as their files do."""
-    return not bundle.left_out and (bundle.frames is None or bundle.frames.within)
+    """Whether every variant passed, raw frames decide as their files do, and the network itself is in no doubt."""
+    return not bundle.left_out and not bundle.doubts and (bundle.frames is None or bundle.frames.within)
 
 
 def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
@@ -94,6 +101,7 @@ def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
     console().print(variants(bundle))
     for remark in remarks(bundle):
         print(remark)
+    warn(bundle.doubts)
     print(f"{folder}: {len(bundle.artifacts)} variants passed, {len(bundle.left_out)} left out")
 
 
@@ -183,7 +191,8 @@ def styled(outcome: str) -> str:
 
 def remarks(bundle: Bundle) -> list[str]:
     """What a reader of the table must know besides."""
-    found = [f"{left.variant} is left out: {left.reason}" for left in bundle.left_out]
+    found = [f"taken in: {note}" for note in bundle.notes]
+    found += [f"{left.variant} is left out: {left.reason}" for left in bundle.left_out]
     for artifact in bundle.artifacts:
         if "rung" in artifact.notes:
             tried = len(artifact.notes["rungs_tried_on_validation"])

@@ -111,7 +111,7 @@ def takes_training(command: Callable[..., None]) -> Callable[..., None]:
 
 def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkpoint:
     """Read the images and train on them as the command line says."""
-    from edgecnn.cli.show import console, progress_bar, say, tried
+    from edgecnn.cli.show import console, progress_bar, say, tried, warn
     from edgecnn.data import load_folder
     from edgecnn.train import fine_tune, read_evidence
 
@@ -126,6 +126,7 @@ def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkp
     for word, names in (("new", checkpoint.leftovers.missing), ("dropped", checkpoint.leftovers.unexpected)):
         if names:
             say(f"weights: {len(names)} tensors {word}: {', '.join(names[:4])}{', …' if len(names) > 4 else ''}")
+    warn(checkpoint.doubts)
     evidence: Evidence | None = read_evidence(out)
     if evidence:
         console(stderr=True).print(tried(evidence))

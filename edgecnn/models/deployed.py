@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgecnn.artifact import Preprocess
@@ -32,4 +36,10 @@ class Deployed(nn.Module):
         """uint8 (n, h, w, 3) RGB to logits (n, classes)."""
         pixels = images.permute(0, 3, 1, 2).to(torch.float32)
         logits: Tensor = self.module((pixels / 255 - self.mean) / self.std)
+        return logits
+
+    def answers(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """The same for arrays; float32 pixels need not be whole numbers from 0 to 255."""
+        with torch.inference_mode():
+            logits: NDArray[np.float32] = self(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
         return logits

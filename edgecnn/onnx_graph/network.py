@@ -18,7 +18,8 @@ from edgecnn.onnx_graph.builder import Builder, Op, Value
 from edgecnn.onnx_graph.onnx_file import Input, input_of, opset_of, output_of, read_model
 from edgecnn.onnx_graph.operators import OPERATORS
 
-_SOFTMAX = (F.softmax, F.log_softmax)
+_ENDS = {F.softmax: "softmax", F.log_softmax: "log_softmax", torch.sigmoid: "sigmoid"}
+"""What turns scores into shares and leaves their order."""
 _MOVES = (torch.flatten, torch.reshape)
 
 
@@ -39,8 +40,8 @@ class Network:
     outputs: int
     normalisation: Normalisation | None
     """Set where the file takes uint8 pixels: taken out of `module`, to be applied before it."""
-    softmax: str | None
-    """softmax or log_softmax, which the file ends in and `module` does not."""
+    ends: tuple[str, ...]
+    """softmax, log_softmax, sigmoid: what the file ends in, in their order, and `module` does not."""
 
 
 def load_network(path: Path, height: int, width: int) -> Network:
@@ -90,7 +91,7 @@ def _build(
         values[entry.name] = Value(torch.zeros(pixels, dtype=torch.uint8), None)
     for op in ops:
         values.update(_run(build, op, [values[name] if name else None for name in op.inputs]))
-    scores, softmax = _before_softmax(values[output])
+    scores, ends = _before_ends(values[output])
     if scores.tensor.dim() == 4 and tuple(scores.tensor.shape[2:]) == (1, 1):
         scores = build.call(torch.flatten, scores, 1)
     shape = tuple(scores.tensor.shape)
@@ -98,7 +99,7 @@ def _build(
         raise UserError(f"output {output!r} is {shape}: expected (n, classes), one row of scores for an image")
     module = build.finish(scores)
     _join_biases(module)
-    return Network(module, shape[1], normalisation, softmax)
+    return Network(module, shape[1], normalisation, ends)
 
 
 def _run(build: Builder, op: Op, inputs: list[Value | None]) -> dict[str, Value]:
@@ -131,20 +132,20 @@ def _evaluated(op: Op, inputs: list[Tensor | None]) -> dict[str, Value]:
     }
 
 
-def _before_softmax(value: Value) -> tuple[Value, str | None]:
-    """The scores before a softmax at the end, whatever shapes lie between."""
-    node = value.node
-    passed: list[fx.Node] = []
-    while node is not None and node.op == "call_function" and node.target in _MOVES:
-        passed.append(node)
-        node = node.args[0] if isinstance(node.args[0], fx.Node) else None
-    if node is None or node.target not in _SOFTMAX:
-        return value, None
-    source = node.args[0]
-    assert isinstance(source, fx.Node)
-    node.replace_all_uses_with(source)
-    name = "softmax" if node.target is F.softmax else "log_softmax"
-    return (value if passed else Value(value.tensor, source)), name
+def _before_ends(value: Value) -> tuple[Value, tuple[str, ...]]:
+    """The scores before every softmax and sigmoid at the end, whatever shapes lie between; the first of them first."""
+    taken_off: list[str] = []
+    while True:
+        node, passed = value.node, False
+        while node is not None and node.op == "call_function" and node.target in _MOVES:
+            node, passed = node.args[0] if isinstance(node.args[0], fx.Node) else None, True
+        if node is None or node.op != "call_function" or node.target not in _ENDS:
+            return value, tuple(reversed(taken_off))
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
+        node.replace_all_uses_with(source)
+        taken_off.append(_ENDS[node.target])
+        value = value if passed else Value(value.tensor, source)
 
 
 def _join_biases(module: fx.GraphModule) -> None:
@@ -199,6 +200,12 @@ def _plain(value: Any) -> Any:
 
 def _refuse_unknown(path: Path, ops: Iterable[Op], constants: Mapping[str, Tensor]) -> None:
     """UserError with every operation on the image that is not read."""
+    ops = list(ops)
+    if ops and ops[-1].kind == "ArgMax":
+        raise UserError(
+            f"{path}: ends in ArgMax (node {ops[-1].name!r}): the number of a class, not the scores of all: cut it off "
+            f"with onnx.utils.extract_model(…, output_names=[{ops[-1].inputs[0]!r}])"
+        )
     known = {"", *constants}
     unknown: dict[str, str] = {}
     for op in ops:

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import torch
 
+from edgecnn.blame.doubts import doubts
+from edgecnn.blame.orders import sorts_two_ways
 from edgecnn.checkpoint import SPLIT, WEIGHTS, Checkpoint, Metrics, Recipe, read_checkpoint, write_checkpoint
 from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset, save_split, split_hashes
 from edgecnn.documents import sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.installed import installed_versions
-from edgecnn.models import save_module
+from edgecnn.models import Deployed, save_module
 from edgecnn.train.augmentation import augment
 from edgecnn.train.evidence import Evidence, gather, read_evidence, worth_comparing
 from edgecnn.train.folder import CACHE, EVIDENCE, HISTORY, RUN, STATE, identity_of, open_folder, remove_working_files
@@ -57,7 +59,8 @@ def fine_tune(
     restart: bool = False,
     cache: Path | None = None,
 ) -> Checkpoint:
-    """Train on `data.train`, stop early by `data.val`, write a checkpoint folder `out`. `data.test` is never read.
+    """Train on `data.train`, stop early by `data.val`, write a checkpoint folder `out`. `data.test` is never read, but
+    with recipe `none`, which chooses nothing: its weights, taken as they are, are held against every labelled image.
 
     The best epoch is kept: highest mean of the classes' recalls (equal to top-1 where classes are balanced), the lower
     validation loss among equals. AdamW, linear warm-up, cosine. The state after each epoch is on disk: the same call
@@ -116,6 +119,11 @@ def _by_evidence(
 
 def _refuse_unfit(data: Dataset, options: TrainOptions) -> None:
     if options.recipe == "none":
+        if sorts_two_ways(data.classes):
+            raise UserError(
+                f"{data.root}: its folders' names have two usual orders, by number and as text: which one has the "
+                "head? say it with `edgecnn export WEIGHTS --model … --labels FILE`"
+            )
         return
     if len(data.train) < 2:
         raise UserError(f"{data.root}: {len(data.train)} training images: at least 2 are needed")
@@ -126,6 +134,9 @@ def _refuse_unfit(data: Dataset, options: TrainOptions) -> None:
 def _finish(data: Dataset, options: TrainOptions, start: Start, metrics: Metrics, out: Path) -> None:
     built = start.built
     module = built.module.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    cost = measure_cost(module, start.preprocess.height, start.preprocess.width)
+    given = Deployed(module, start.preprocess).answers if options.recipe == "none" else None
+    every = (*data.train, *data.val, *data.test)
     write_atomically(out / WEIGHTS, save_module(module))
     save_split(data, out / SPLIT)
     checkpoint = Checkpoint(
@@ -141,10 +152,11 @@ def _finish(data: Dataset, options: TrainOptions, start: Start, metrics: Metrics
         seed=options.seed,
         device=_describe(start.device),
         splits=split_hashes(data),
-        cost=measure_cost(module, start.preprocess.height, start.preprocess.width),
+        cost=cost,
         metrics=metrics,
         tools={"python": platform.python_version(), **installed_versions(_LIBRARIES)},
         leftovers=built.leftovers,
+        doubts=doubts(given, start.preprocess, data.classes, every, cost.macs) if given else (),
         files={name: sha256_of_file(out / name) for name in (WEIGHTS, SPLIT, EVIDENCE) if (out / name).is_file()},
     )
     write_checkpoint(out, checkpoint)

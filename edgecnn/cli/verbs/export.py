@@ -46,7 +46,8 @@ def export(
 ) -> None:
     """Convert, quantise and verify every variant of a target. Exit code 1 where one was left out.
 
-    A file is taken in first: its run folder is written beside --out, as <out>-source.
+    A file is taken in first: its run folder is written beside --out, as <out>-source. What is assumed of it (the order
+    of its classes, its preprocessing) is printed; where it does not fit the labelled images: a warning and exit code 1.
     """
     from edgecnn.cli.show import is_complete, say, show_bundle
     from edgecnn.profiles import load_target
@@ -85,8 +86,9 @@ def _taken_in(
     reading: dict[str, Any],
 ) -> Path:
     """The run folder that `source` becomes."""
-    from edgecnn.adopt.folder import adopt, refuse_unfit
-    from edgecnn.cli.show import progress_bar, say
+    from edgecnn.adopt.folder import adopt
+    from edgecnn.adopt.sources import refuse_unfit
+    from edgecnn.cli.show import progress_bar, say, warn
     from edgecnn.data import load_folder
 
     need("train", "onnx")
@@ -102,4 +104,5 @@ def _taken_in(
     taken = adopt(source, dataset, folder, model=model, preprocess=preprocess, labels=labels, seed=seed, progress=say)
     for note in taken.notes:
         say(f"{source.name}: {note}")
-    return taken.run
+    warn(taken.doubts)
+    return folder

@@ -29,11 +29,12 @@ def finetune(
         return
     if as_json:
         print(checkpoint.model_dump_json(indent=1))
-        return
+        raise typer.Exit(bool(checkpoint.doubts))
     metrics = checkpoint.metrics
     accuracy = "no validation images" if metrics.val_top1 is None else f"validation top-1 {metrics.val_top1:.1%}"
     print(f"{out}: {checkpoint.model}, recipe {checkpoint.recipe.name} ({checkpoint.reason})")
     print(f"{accuracy}, {metrics.epochs} epochs in {metrics.minutes:.1f} min, weights from {checkpoint.weights}")
+    raise typer.Exit(bool(checkpoint.doubts))
 
 
 VERB = Verb(

@@ -54,7 +54,8 @@ def verify(
 ) -> None:
     """Run every variant again from the encoded test images.
 
-    Exit code 1 where one is not good enough, 3 where no variant's engine is installed.
+    Exit code 1 where one is not good enough, or the network was in doubt when it was taken in; 3 where no variant's
+    engine is installed.
     With --foreign: 0 where the file matches the checkpoint, else 1.
     """
     from edgecnn.errors import UserError
@@ -72,9 +73,10 @@ VERB = Verb(verify, after="export", example=_EPILOG, engines=True)
 
 
 def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: bool) -> None:
+    from edgecnn.artifact import load_bundle
     from edgecnn.blame.tables import explanation_shown
     from edgecnn.blame.variants import explain as bisect
-    from edgecnn.cli.show import console, say, verified
+    from edgecnn.cli.show import console, say, verified, warn
     from edgecnn.parity import verify as check
 
     rows = check(bundle, data, variants, say)
@@ -93,7 +95,9 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
         if explanation is not None:
             for part in explanation_shown(explanation):
                 console().print(part)
-    if any(row.passed is False for row in rows):
+    in_doubt = load_bundle(bundle).doubts
+    warn(in_doubt)
+    if in_doubt or any(row.passed is False for row in rows):
         raise typer.Exit(1)
     raise typer.Exit(0 if any(row.passed for row in rows) else 3)
 

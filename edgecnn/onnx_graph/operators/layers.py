@@ -34,7 +34,8 @@ def convolution(build: Builder, op: Op, inputs: Inputs) -> Value:
 def batch_norm(build: Builder, op: Op, inputs: Inputs) -> Value:
     value = data_of(inputs, 0, op)
     scale, shift, mean, variance = (constant_of(optional_of(inputs, index), op, "parameters") for index in range(1, 5))
-    if op.attributes.get("training_mode", 0):
+    # Before opset 14 it has no such attribute: in training mode it gives its statistics beside its result.
+    if op.attributes.get("training_mode", 0) or sum(bool(name) for name in op.outputs) > 1:
         raise op.refuse("is in training mode: export the network after .eval()")
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d}.get(value.tensor.dim())
     if kind is None:

@@ -1,0 +1,224 @@
+"""Whether a network that somebody else trained fits what is said of it, by its answers to labelled images alone.
+
+Whoever hands over a network says, or leaves to be assumed, in which order its classes stand and how images are prepared
+for it. Where it answers no better than by guessing, or shown to be much better with another order of its classes, other
+colours, another normalisation or another fit, there is a doubt.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.artifact import Doubt, Preprocess
+from edgecnn.blame.orders import order_words, usual_orders
+from edgecnn.blame.outputs import Answers
+from edgecnn.blame.pipeline import EncodedImage, Pipeline, own_pipeline, trained_pipeline
+from edgecnn.blame.prices import Mistake, mistakes
+from edgecnn.blame.stages import words
+from edgecnn.data import Item
+from edgecnn.errors import BadImage, UserError
+from edgecnn.evaluate import Labels
+from edgecnn.intervals import clopper_pearson, paired_difference
+
+Answer: TypeAlias = Callable[[NDArray[Any]], Answers]
+"""RGB pixels 0 to 255, (n, height, width, 3), uint8 or float32, to (n, classes)."""
+
+MOST_IMAGES = 240
+MOST_FOR_OTHERS = 96
+"""With other preprocessings, each of which is answered anew."""
+LEAST_IMAGES = 24
+"""Where there are so many. Between the two, the network's size decides: the answers shall take seconds."""
+MARGIN = 0.05
+"""Another reading is much better where the share of right answers is shown to be more than this higher…"""
+ERROR = 0.01
+"""…with this probability of error, one-sided, over all readings that are tried."""
+_MACS = 60e9
+_GUESSING = 0.01
+"""Probability of error with which a network is said to be far from right, each side."""
+_FEW = 8
+"""A class may be judged by so many images even where the rarest has fewer."""
+_FOLDS = 10
+_BATCH = 32
+_STAGES = ("colour order", "normalisation", "fit")
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another reading of the network, with what it then decides."""
+
+    stage: str
+    assumed: str
+    needed: str
+    decided: NDArray[np.int64]
+    """(n,), of the first n images."""
+
+
+def doubts(
+    answer: Answer, spec: Preprocess, classes: Sequence[str], items: Sequence[Item], macs: int
+) -> tuple[Doubt, ...]:
+    """What speaks against the classes' order and the preprocessing; nothing where the network fits them.
+
+    `classes`: in the order of the outputs, which the items' labels count. `macs`: of one image.
+    """
+    chosen = judged(items, _images(macs, MOST_IMAGES))
+    labels = np.array([item.label for item in chosen], np.int64)
+    own = own_pipeline(spec)
+    decided = _decided(answer, chosen, [own])[0]
+    wrong = [one for one in mistakes(spec) if one.stage in _STAGES and one.pipeline.colour != "grey"]
+    fewer = min(len(chosen), _images(macs * len(wrong), MOST_FOR_OTHERS))
+    others = other_orders(labels, decided, classes)
+    errors = int((decided[:fewer] != labels[:fewer]).sum())
+    if _shown(errors, 0, fewer, len(others) + len(wrong)):
+        answers = _decided(answer, chosen[:fewer], [one.pipeline for one in wrong])
+        others = [_other(one, spec, got) for one, got in zip(wrong, answers, strict=True)] + others
+    return judge(labels, decided, others, classes)
+
+
+def judged(items: Sequence[Item], most: int) -> list[Item]:
+    """At most `most` images, the classes in turn and about equally many of each: guessing shall get few right."""
+    by_class: dict[int, list[Item]] = defaultdict(list)
+    for item in sorted(items, key=lambda item: item.sha256):
+        by_class[item.label].append(item)
+    each = max(_FEW, min((len(found) for found in by_class.values()), default=0))
+    ranked = [(rank, label) for label, found in by_class.items() for rank in range(min(each, len(found)))]
+    return [by_class[label][rank] for rank, label in sorted(ranked)[:most]]
+
+
+def other_orders(labels: Labels, decided: NDArray[np.int64], classes: Sequence[str]) -> list[Other]:
+    """The orders in which programs sort names, and the one that fits best, judged by images that did not choose it."""
+    place = {name: number for number, name in enumerate(classes)}
+    found = []
+    for order in usual_orders(classes).values():
+        meaning = np.array([place[name] for name in order])
+        found.append(_order(classes, meaning, meaning[decided]))
+    best = _best_meaning(labels, decided, len(classes))
+    if (best != np.arange(len(classes))).any():
+        found.append(_order(classes, best, _out_of_fold(labels, decided, len(classes))))
+    return found
+
+
+def judge(
+    labels: Labels, decided: NDArray[np.int64], others: Sequence[Other], classes: Sequence[str]
+) -> tuple[Doubt, ...]:
+    """The doubt that these decisions raise.
+
+    Paired, on the same images: another reading counts where the lower bound of what it gains (Tango's interval, ERROR
+    shared among all) is above MARGIN; the one that gets most right is told. Else the network is in doubt where it gets
+    no more right than always answering the commonest class, or cannot be told from guessing and is shown to be nearer
+    to that than to being right.
+    """
+    right = decided == labels
+    better: list[tuple[float, Other]] = []
+    for other in others:
+        n = len(other.decided)
+        then = other.decided == labels[:n]
+        gained, lost = int((then & ~right[:n]).sum()), int((right[:n] & ~then).sum())
+        if _shown(gained, lost, n, len(others)):
+            better.append((float(then.mean()), other))
+    if better:
+        share, best = max(better, key=lambda one: one[0])
+        n = len(best.decided)
+        text = (
+            f"{best.stage} ({best.assumed} assumed, where the labels need {best.needed}): "
+            f"{right[:n].mean():.1%} of {n} labelled images right, {share:.1%} then"
+        )
+        return (Doubt(stage=best.stage, words=text),)
+    counts = np.bincount(labels, minlength=len(classes))
+    return (_guessing(right, classes[int(counts.argmax())]),) if _guesses(right, counts) else ()
+
+
+def _guesses(right: NDArray[np.bool_], counts: NDArray[np.int64]) -> bool:
+    hits, n = int(right.sum()), len(right)
+    guessed = int(counts.max())
+    if hits <= guessed:
+        return True
+    low, high = clopper_pearson(hits, n, 1 - 2 * _GUESSING)
+    return low <= guessed / n and high < (1 + guessed / n) / 2
+
+
+def _guessing(right: NDArray[np.bool_], commonest: str) -> Doubt:
+    text = (
+        f"answers ({right.mean():.1%} of {len(right)} labelled images right, hardly more than always answering "
+        f"{commonest!r} or less): no other order of the classes, colours, normalisation or fit is shown to be better: "
+        "other weights, other classes or other images than it was trained with"
+    )
+    return Doubt(stage="answers", words=text)
+
+
+def _shown(gained: int, lost: int, n: int, tried: int) -> bool:
+    """Whether the gain is shown to be above the margin, `tried` readings sharing the error."""
+    return paired_difference(gained, lost, n, 1 - 2 * ERROR / max(tried, 1))[0] > MARGIN
+
+
+def _best_meaning(labels: Labels, decided: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Which class each output is, so that most decisions are right; the given one where nothing tells."""
+    from scipy.optimize import linear_sum_assignment
+
+    counts = np.zeros((classes, classes))
+    np.add.at(counts, (decided, labels), 1)
+    counts += 0.5 / len(labels) * np.eye(classes) if len(labels) else np.eye(classes)
+    meaning: NDArray[np.int64] = linear_sum_assignment(counts, maximize=True)[1]
+    return meaning
+
+
+def _out_of_fold(labels: Labels, decided: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Decisions read with the order that the other folds' images tell, each class spread over the folds.
+
+    K! orders can fit few images well by chance; images that took no part in the choice do not flatter it.
+    """
+    fold = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        fold[mine] = (np.arange(len(mine)) + label) % _FOLDS
+    read = decided.copy()
+    for number in range(_FOLDS):
+        mine = fold == number
+        read[mine] = _best_meaning(labels[~mine], decided[~mine], classes)[decided[mine]]
+    return read
+
+
+def _order(classes: Sequence[str], meaning: NDArray[np.int64], decided: NDArray[np.int64]) -> Other:
+    found = [classes[i] for i in meaning.tolist()]
+    return Other("class order", _listed(classes), order_words(classes, found), decided)
+
+
+def _listed(classes: Sequence[str], most: int = 12) -> str:
+    return ", ".join(classes) if len(classes) <= most else f"{', '.join(classes[:3])}, …"
+
+
+def _other(mistake: Mistake, spec: Preprocess, decided: NDArray[np.int64]) -> Other:
+    stage = mistake.stage
+    assumed = words(stage, trained_pipeline(spec))
+    needed = mistake.words if stage == "normalisation" else words(stage, mistake.pipeline)
+    return Other(stage, assumed, needed, decided)
+
+
+def _decided(answer: Answer, items: Sequence[Item], pipelines: Sequence[Pipeline]) -> list[NDArray[np.int64]]:
+    """What is decided of each image, for each pipeline. Each image is decoded once."""
+    floats = [replace(one, dtype="float32") for one in pipelines] if len(pipelines) > 1 else list(pipelines)
+    together = max(1, _BATCH // len(pipelines))
+    rows = []
+    for start in range(0, len(items), together):
+        entering = [pixels for item in items[start : start + together] for pixels in _entering(item, floats)]
+        answers = answer(np.stack(entering))
+        rows.append(np.where(np.isfinite(answers), answers, -np.inf).argmax(1).reshape(-1, len(pipelines)))
+    decided: NDArray[np.int64] = np.concatenate(rows).astype(np.int64)
+    return list(decided.T)
+
+
+def _entering(item: Item, pipelines: Sequence[Pipeline]) -> list[NDArray[Any]]:
+    image = EncodedImage(item.path.read_bytes())
+    try:
+        return [image.enter(pipeline, "nhwc")[0] for pipeline in pipelines]
+    except BadImage as error:
+        raise UserError(f"{item.path}: {error}") from None
+
+
+def _images(macs: int, most: int) -> int:
+    return int(min(max(_MACS / max(macs, 1), LEAST_IMAGES), most))
