@@ -108,7 +108,7 @@ def judged(
     outcome = verdict(len(decided), len(flips))
     found = f"{len(flips)} of {len(decided)} golden images decided unlike the exporting machine"
     text = {
-        "differs": f"decides otherwise on {here or 'this processor'}: {found}; it must not be used here",
+        "differs": f"decides otherwise on {here or 'this processor'}: {found}",
         "too few": f"{_not_proven(artifact, here)}; {found}, which shows too little",
     }.get(outcome, f"{_not_proven(artifact, here)}; {found}")
     return Proof(

@@ -1,6 +1,6 @@
-"""Rehearse a bundle on an emulated Raspberry Pi: the board's own engine builds, its instruction set, its decisions.
+"""Rehearse a bundle on a Raspberry Pi or an x86-64 processor that is not there: its instruction set, its decisions.
 
-Emulated: numerics only. No time is taken here, and none may be derived from it.
+Emulated, or this machine held back: numerics only. No time is taken here, and none may be derived from it.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle
+from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle, write_bundle
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
-from edgecnn.rehearse.boards import Board, board
-from edgecnn.rehearse.compare import EMULATED, Difference, Outcome, Rehearsed, difference, exit_code, judge
+from edgecnn.proof import FEWEST_IMAGES
+from edgecnn.rehearse.cache import Say, cache_folder
+from edgecnn.rehearse.compare import EMULATED, HELD_BACK, Difference, Outcome, Rehearsed, difference, exit_code, judge
 from edgecnn.rehearse.job import Answer, Job
-from edgecnn.rehearse.process import Machine, Progress, Ran, emulated, native, run
-from edgecnn.rehearse.userland import Say, Userland, cache_folder, check_host, set_up_userland
-from edgecnn.rehearse.wheels import NoWheel, fetch_wheels
-from edgecnn.runtimes import Logits, get, installed
+from edgecnn.rehearse.process import Machine, Progress, Ran, native, run
+from edgecnn.rehearse.setups import Device, SetUp, check_host, device, set_up
+from edgecnn.rehearse.wheels import NoWheel
+from edgecnn.runtimes import Logits, installed
 
-__all__ = ["DEFAULT_IMAGES", "EMULATED", "Rehearsal", "Rehearsed", "exit_code", "rehearse"]
+__all__ = ["DEFAULT_IMAGES", "EMULATED", "Rehearsal", "Rehearsed", "exit_code", "record", "rehearse"]
 
 DEFAULT_IMAGES = 16
 """A network of 300 million multiply-accumulates takes seconds an image in the emulator."""
@@ -42,7 +43,7 @@ class Rehearsal(Frozen):
     """qemu's CPU model."""
     emulator: str
     system: str
-    """Of the emulated board: the Debian release and its Python."""
+    """Of the emulated board: the Debian release and its Python. Of an x86-64 processor: this machine's own."""
     threads: int = 1
     tolerance: float
     """Largest logit error of an fp32 variant, relative to the logit scale."""
@@ -65,10 +66,8 @@ class _Stage:
     folder: Path
     bundle: Bundle
     golden: tuple[Golden, ...]
-    board: Board
-    userland: Userland
-    cache: Path
-    offline: bool
+    device: Device
+    setup: SetUp
     say: Say
 
     @property
@@ -84,20 +83,22 @@ class _Stage:
 
 def rehearse(
     folder: Path,
-    device: str,
+    device_name: str,
     variants: Sequence[str] = (),
     images: int = DEFAULT_IMAGES,
     cache: Path | None = None,
     offline: bool = False,
     say: Say = lambda line: None,
 ) -> Rehearsal:
-    """Run a bundle's variants on an emulated board, each in a process of its own, and compare with this machine.
+    """Run a bundle's variants on a device, each in a process of its own, and compare with this machine.
 
-    The first call sets up an arm64 userland in the cache (about 120 MB to fetch) and fetches each engine's aarch64
-    wheels. One variant that dies does not stop the others. Raises UserError where nothing can be set up.
+    For a board the first call sets up an arm64 userland in the cache (about 120 MB to fetch) and fetches each engine's
+    aarch64 wheels. For an x86-64 processor it fetches an emulator (63 MB), which runs this very Python environment,
+    unless this machine is such a processor or can hold every engine to it. One variant that dies does not stop the
+    others. Raises UserError where nothing can be set up.
     """
-    which = board(device)
-    check_host()
+    which = device(device_name)
+    check_host(which)
     if images < 1:
         raise UserError(f"--images {images}: at least 1")
     bundle = load_bundle(folder)
@@ -106,20 +107,41 @@ def rehearse(
         raise UserError(f"{folder}: the bundle has no golden images: export it again")
     golden = evenly(bundle.golden, images)
     place = cache_folder(cache)
-    stage = _Stage(folder, bundle, golden, which, set_up_userland(place, offline, say), place, offline, say)
+    ready = set_up(which, {artifact.runtime for artifact in chosen}, place, offline, say)
+    stage = _Stage(folder, bundle, golden, which, ready, say)
     rows = tuple(_rehearse_variant(stage, artifact) for artifact in chosen)
     return Rehearsal(
         bundle=bundle.name,
         device=which.name,
         description=which.description,
         cpu=which.cpu,
-        emulator=f"qemu {stage.userland.qemu_version}",
-        system=f"Debian {stage.userland.release.name}, Python {stage.userland.release.python}",
+        emulated=EMULATED if any(row.emulated == EMULATED for row in rows) else HELD_BACK,
+        emulator=ready.emulator,
+        system=ready.system,
         tolerance=bundle.fp32_tolerance,
         images=tuple(one.file for one in golden),
         variants=rows,
-        packages=stage.userland.contents.packages,
+        packages=dict(ready.packages),
     )
+
+
+def record(folder: Path, found: Rehearsal) -> tuple[str, ...]:
+    """Write into the bundle on which instruction sets its variants were proven by this; the variants that were.
+
+    An INT8 variant takes as many images as its proof on a device: see `proof`.
+    """
+    bundle = load_bundle(folder)
+    artifacts, proven = [], []
+    for artifact in bundle.artifacts:
+        row = next((one for one in found.variants if one.variant == artifact.variant), None)
+        enough = artifact.precision != "int8" or len(found.images) >= FEWEST_IMAGES
+        new = row is not None and row.outcome == "same" and enough and row.instruction_set
+        if new and new not in artifact.proven_on:
+            artifact = artifact.model_copy(update={"proven_on": (*artifact.proven_on, new)})
+            proven.append(artifact.variant)
+        artifacts.append(artifact)
+    write_bundle(folder, bundle.model_copy(update={"artifacts": tuple(artifacts)}))
+    return tuple(proven)
 
 
 def evenly(golden: Sequence[Golden], most: int) -> tuple[Golden, ...]:
@@ -130,20 +152,24 @@ def evenly(golden: Sequence[Golden], most: int) -> tuple[Golden, ...]:
 
 def _rehearse_variant(stage: _Stage, artifact: Artifact) -> Rehearsed:
     name, count = artifact.variant, len(stage.golden)
-    library = get(artifact.runtime).library
-    try:
-        unpacked = fetch_wheels(stage.cache, library, stage.userland.release, stage.offline, stage.say)
-    except NoWheel as error:
-        return Rehearsed(variant=name, outcome="not run", reason=str(error))
-    here, remarks = _run_here(stage, artifact)
     with tempfile.TemporaryDirectory(prefix="edgecnn-board-") as empty:
-        machine = emulated(stage.board, stage.userland, unpacked.folders, stage.cache, Path(empty))
-        stage.say(f"{name}: on the emulated {stage.board.name}")
-        ran = _run(machine, stage, artifact, lambda done: stage.say(f"{name}: image {done} of {count}"))
+        try:
+            place = stage.setup.place(artifact.runtime, Path(empty))
+        except NoWheel as error:
+            return Rehearsed(variant=name, outcome="not run", reason=str(error))
+        here, remarks = _run_here(stage, artifact)
+        stage.say(f"{name}: on {stage.device.name} ({place.how})")
+        ran = _run(place.machine, stage, artifact, lambda done: stage.say(f"{name}: image {done} of {count}"))
     remarks += _version_remarks(ran, here)
     if ran.answer is None:
-        return Rehearsed(variant=name, outcome=_outcome(ran), reason=ran.reason, remarks=remarks)
-    return _compared(stage, artifact, ran.answer, here, ran, remarks)
+        row = Rehearsed(variant=name, outcome=_outcome(ran), reason=ran.reason, remarks=remarks)
+    elif ran.answer.instruction_set != place.instruction_set:
+        reason = f"ran on {ran.answer.instruction_set}, not on {place.instruction_set}: this says nothing of it"
+        row = Rehearsed(variant=name, outcome="not run", reason=reason, remarks=remarks)
+    else:
+        row = _compared(stage, artifact, ran.answer, here, ran, remarks)
+    seen = ran.answer.instruction_set if ran.answer else None
+    return row.model_copy(update={"how": place.how, "emulated": place.emulated, "instruction_set": seen})
 
 
 def _run_here(stage: _Stage, artifact: Artifact) -> tuple[Answer | None, tuple[str, ...]]:

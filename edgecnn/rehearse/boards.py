@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgecnn.errors import not_one_of
+from edgecnn.processor import instruction_set_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,11 @@ class Board:
     """As the board's kernel lists them in /proc/cpuinfo."""
     cores: int = 4
 
+    @property
+    def instruction_set(self) -> str:
+        """See `processor`."""
+        return instruction_set_of("aarch64", self.features.split()) or "aarch64"
+
 
 _BASE = "fp asimd evtstrm crc32 cpuid"
 """The Broadcom chips of Pi 3 and 4 come without Arm's cryptographic extension."""
@@ -36,14 +41,6 @@ BOARDS = (
         "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
     ),
 )
-
-
-def board(name: str) -> Board:
-    """The board of that name. UserError where there is none."""
-    for one in BOARDS:
-        if one.name == name:
-            return one
-    raise not_one_of("device", name, [one.name for one in BOARDS])
 
 
 def cpuinfo(board: Board) -> str:

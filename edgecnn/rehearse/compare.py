@@ -13,6 +13,8 @@ from edgecnn.documents import Frozen
 from edgecnn.runtimes import Logits
 
 EMULATED = "emulated: numerics only, no times"
+HELD_BACK = "numerics only, no times"
+"""On this machine itself, which is such a processor or is held to be one."""
 Outcome = Literal["same", "differs", "refused", "crashed", "timed out", "not run"]
 """refused: the engine said that it cannot; not run: there is no engine for the board."""
 
@@ -30,10 +32,14 @@ class Difference(Frozen):
 
 
 class Rehearsed(Frozen):
-    """One variant on one emulated board."""
+    """One variant on one device."""
 
     variant: str
     emulated: str = EMULATED
+    how: str = ""
+    """On what it ran: an emulator with its CPU model, or this machine and what held it back."""
+    instruction_set: str | None = None
+    """That the engine worked with there, as the process saw it."""
     outcome: Outcome
     reason: str | None
     """Why it is not "same"; None where it is."""

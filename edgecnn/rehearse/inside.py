@@ -70,6 +70,7 @@ def run_job(job: Job) -> Answer:
         logits=logits.tobytes().hex(),
         pixels=tuple(sha256_of(image.tobytes()) for image in images),
         versions=_versions(runtimes.get(job.runtime).library),
+        instruction_set=runtimes.instruction_set(job.runtime),
         engine_code=tuple((one.low, one.high) for one in code),
         peak_rss_mib=_peak_rss_mib(),
     )

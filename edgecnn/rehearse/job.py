@@ -32,6 +32,8 @@ class Answer(Frozen):
     """SHA-256 of each image's prepared pixels."""
     versions: dict[str, str]
     """Of Python, of the libraries that prepare an image, and of the engine."""
+    instruction_set: str | None
+    """That the engine worked with, as the process saw it."""
     engine_code: tuple[tuple[int, int], ...]
     """Address ranges of the engine's machine code: its libraries and what it generated."""
     peak_rss_mib: float

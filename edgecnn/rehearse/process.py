@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Literal
 
 from edgecnn.documents import parse, sha256_of, write_atomically
@@ -53,13 +54,13 @@ class Ended:
 
 @dataclass(frozen=True)
 class Machine:
-    """An emulated board with its userland, or this machine."""
+    """An emulated board with its userland, an emulated processor with this machine's system, or this machine."""
 
     command: tuple[str, ...]
     """What comes before Python's own arguments."""
     environment: Mapping[str, str]
     log_option: tuple[str, ...]
-    """Of the emulator, in front of the path of its log; empty: no emulator."""
+    """Of an Arm emulator, in front of the path of its log; empty: no log is kept."""
 
 
 def emulated(board: Board, userland: Userland, wheels: Sequence[Path], cache: Path, folder: Path) -> Machine:
@@ -98,9 +99,18 @@ def _package_alone(cache: Path) -> Path:
     return folder
 
 
-def native() -> Machine:
-    """This machine, with this very edgecnn importable."""
-    environment = {**os.environ, **_threads(1)}
+def emulated_here(cpu: str, qemu: Path) -> Machine:
+    """An x86-64 processor that runs this very Python environment. `cpu`: qemu's model."""
+    here = native()
+    # The emulated interpreter does not always find the virtual environment that it is started from.
+    folders = [here.environment.get("PYTHONPATH"), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
+    environment = {**here.environment, "PYTHONPATH": os.pathsep.join(folder for folder in folders if folder)}
+    return Machine((str(qemu), "-cpu", cpu, *here.command), environment, ())
+
+
+def native(held_by: Mapping[str, str] = MappingProxyType({})) -> Machine:
+    """This machine, with this very edgecnn importable. `held_by`: variables that hold its engines back."""
+    environment = {**os.environ, **_threads(1), **held_by}
     package = str(Path(__file__).resolve().parents[2])
     if package not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         inherited = os.environ.get("PYTHONPATH")

@@ -19,7 +19,8 @@ from pathlib import Path
 from edgecnn.documents import Frozen, parse, sha256_of, sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.installed import PREPARING
-from edgecnn.rehearse.userland import Release, Say, made_once, need_space
+from edgecnn.rehearse.cache import Say, made_once, need_space
+from edgecnn.rehearse.debian import Release
 
 TOO_LARGE = frozenset({"torch"})
 """Their aarch64 wheels pull gigabytes, and no board runs them."""

@@ -1,4 +1,4 @@
-"""`edgecnn rehearse`: every variant on an emulated board, before there is one."""
+"""`edgecnn rehearse`: every variant on a board or a processor that is not there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ _INT8_AND_FLOAT = ("smmla", "sdot", "udot", "usdot", "smlal", "umlal", "smull", 
 
 def rehearse(
     bundle: BundleFolder,
-    device: Annotated[str, typer.Option(help="raspberry-pi-3, raspberry-pi-4 or raspberry-pi-5.")],
+    device: Annotated[
+        str,
+        typer.Option(
+            help="raspberry-pi-3, raspberry-pi-4, raspberry-pi-5, x86-64-v2 (SSE4) or x86-64-v3 (AVX2, no VNNI)."
+        ),
+    ],
     variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     images: Annotated[int, typer.Option(help="At most so many golden images.")] = 16,
     out: Annotated[Path | None, typer.Option(help="Also write the report as JSON there.")] = None,
@@ -29,27 +34,36 @@ def rehearse(
         Path | None, typer.Option(help="Where the board is set up. Default: EDGECNN_CACHE or ~/.cache/edgecnn.")
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing: only what the cache has.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write into the bundle on which instruction sets its variants are proven.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a bundle on an emulated Raspberry Pi: same decisions, same pixels, no illegal instruction.
+    """Run a bundle on an emulated Raspberry Pi, or on an older x86-64 processor: same decisions, same pixels, no
+    illegal instruction.
 
-    Emulated: numerics only, no times. Exit code 1 where a variant differs or dies, 3 where none could be run. The first
-    call fetches about 120 MB (Debian, Ubuntu or their like; no root needed).
+    Numerics only, no times. Exit code 1 where a variant differs or dies, 3 where none could be run. The first call for
+    a board fetches about 120 MB, for an x86-64 processor 63 MB unless every engine can be held to it on this machine
+    (Debian, Ubuntu or their like; no root needed).
     """
     from edgecnn.cli.show import console, say
     from edgecnn.documents import write_atomically
+    from edgecnn.rehearse import record as write_proofs
     from edgecnn.rehearse import rehearse as run
 
     found = run(bundle, device, variant or (), images, cache, offline, say)
     text = found.model_dump_json(indent=1)
     if out:
         write_atomically(out, text + "\n")
+    proven = write_proofs(bundle, found) if record else ()
     if as_json:
         print(text)
     else:
         console().print(_table(found))
         for line in _remarks(found):
             print(line)
+        if record:
+            print(f"{bundle}: recorded as proven: {', '.join(proven) or 'nothing new'}")
     raise typer.Exit(found.exit_code)
 
 
@@ -73,7 +87,7 @@ def _table(found: Rehearsal) -> Table:
         "bit-equal",
         "pixels",
         "instructions of one image",
-        "MiB RSS, emulated",
+        "MiB RSS",
         "outcome",
     ):
         table.add_column(header, justify="right")
@@ -101,8 +115,11 @@ def _cells(row: Rehearsed) -> tuple[str, ...]:
 
 def _remarks(found: Rehearsal) -> list[str]:
     """What a reader of the table must know besides."""
+    from edgecnn.rehearse import EMULATED
+
     lines = [f"{row.variant}: {row.reason}" for row in found.variants if row.reason]
     for row in found.variants:
+        lines += [f"{row.variant}: on {row.how}"] if row.emulated != EMULATED else []
         lines += [f"{row.variant}: {remark}" for remark in row.remarks]
         flips = row.against_native.flips if row.against_native else ()
         lines += [
