@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from edgecnn import formats, runtimes
+from edgecnn.artifact import load_bundle, write_bundle
 from edgecnn.cli.verbs import in_order, names
 from edgecnn.doctor import Diagnosis, examine, import_in_child, lines
 from edgecnn.doctor.libraries import numbers
 from edgecnn.doctor.machine import int8_kernels
+from tests.rehearse.bundle import write_bundle_to_rehearse
 
 
 def _loads(module: str) -> None:
@@ -175,3 +178,50 @@ def test_int8_in_one_phrase(machine: str, flags: tuple[str, ...] | None, phrase:
 )
 def test_numbers_of_a_version(version: str, release: tuple[int, ...]) -> None:
     assert numbers(version) == release
+
+
+def test_a_bundles_variants_are_told_beforehand(tmp_path: Path) -> None:
+    folder = write_bundle_to_rehearse(tmp_path / "bundle")
+    here = runtimes.instruction_set("onnxruntime")
+    whole = load_bundle(folder)
+    fp32, int8 = whole.artifacts
+    proven = int8.model_copy(update={"proven_on": ("elsewhere", here), "variant": "onnx-int8-proven"})
+    absent = int8.model_copy(update={"runtime": "abacus", "variant": "onnx-int8-abacus"})
+    artifacts = (fp32.model_copy(update={"proven_on": ("elsewhere",)}), int8, proven, absent)
+    write_bundle(folder, whole.model_copy(update={"artifacts": artifacts}))
+    diagnosis = examine(in_order(), _loads, folder)
+    assert [one.proven for one in diagnosis.bundle] == [False, False, True, False]
+    assert [one.engine is None for one in diagnosis.bundle] == [True, True, True, False]
+    told = {area: (finding, fix) for area, finding, fix in lines(diagnosis) if area.startswith("variant ")}
+    assert "only on elsewhere" in told["variant onnx-fp32"][0]
+    assert f"not proven on {here} (on no instruction set)" in told["variant onnx-int8"][0]
+    assert "edgecnn verify" in told["variant onnx-int8"][1]
+    assert told["variant onnx-int8-proven"] == (f"onnxruntime is here; proven on {here}", "")
+    assert "unknown to this edgecnn" in told["variant onnx-int8-abacus"][0]
+    assert Diagnosis.model_validate_json(diagnosis.model_dump_json()) == diagnosis
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["doctor"], 0, "pip install 'edgecnn[train]'"),
+        (["finetune", ".", "--out", "never"], 2, "torch is not installed: pip install 'edgecnn[train]'"),
+        (["run", "."], 2, "torch is not installed: pip install 'edgecnn[train]'"),
+    ],
+)
+def test_the_base_install_says_what_it_lacks(words: list[str], code: int, said: str, tmp_path: Path) -> None:
+    """In a process in which no library of the extra `train` can be imported, as in one where none is installed."""
+    hidden = ("torch", "torchvision", "timm", "safetensors", "fvcore", "lightning_fabric", "onnx", "onnxslim", "nncf")
+    start = (
+        f"import sys; sys.modules.update(dict.fromkeys({hidden!r}))\n"
+        "from edgecnn.cli import main\n"
+        f"sys.argv = ['edgecnn', *{words!r}]\n"
+        "main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", start], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert said in " ".join((done.stdout + done.stderr).split())

@@ -101,6 +101,7 @@ def takes_training(command: Callable[..., None]) -> Callable[..., None]:
     ]
 
     def verb(**given: Any) -> None:
+        need_training()
         command(**given)
 
     verb.__name__, verb.__doc__ = command.__name__, command.__doc__
@@ -134,7 +135,6 @@ def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkp
 
 
 def _options_of(training: Mapping[str, Any]) -> TrainOptions:
-    need_training()
     from edgecnn.documents import checked
     from edgecnn.train import TrainOptions
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 from edgecnn import __version__
+from edgecnn.doctor.bundle import VariantHere, variants_here
 from edgecnn.doctor.libraries import (
     Converter,
     Engine,
@@ -51,6 +53,8 @@ class Diagnosis(Frozen):
     verbs: tuple[Readiness, ...]
     processor: Processor
     machine: Machine
+    bundle: tuple[VariantHere, ...] = ()
+    """The variants of the bundle that was asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -58,27 +62,29 @@ class Diagnosis(Frozen):
         return 1 if self.problems else 0
 
 
-def examine(verbs: Iterable[Verb], probe: Probe = import_in_child) -> Diagnosis:
-    """Look at everything, and at what `verbs` need. Takes seconds: each library is imported in a child process.
+def examine(verbs: Iterable[Verb], probe: Probe = import_in_child, bundle: Path | None = None) -> Diagnosis:
+    """Look at everything, at what `verbs` need, and at the variants of a bundle. Imports no torch here.
 
-    Imports no torch here.
+    Takes seconds: each library is imported in a child process.
     """
     probe = cache(probe)  # onnxruntime is both of the base and an engine
     needs = requirements()
     base = tuple(library_here(name, needs.get("", {}).get(name), probe) for name in BASE)
     problems = (*system_problems(), *(f"{item.name}: {item.problem}" for item in base if item.problem))
     loads = not any(item.problem for item in base)
+    found = engines(probe) if loads else ()
     extras = tuple(extra_here(name, libraries) for name, libraries in needs.items() if name)
     return Diagnosis(
         edgecnn=__version__,
         problems=problems,
         base=base,
-        engines=engines(probe) if loads else (),
+        engines=found,
         converters=converters() if loads else (),
         extras=extras,
         verbs=tuple(verb_here(verb, extras, not problems) for verb in verbs),
         processor=processor_here(loads),
         machine=machine_here(loads),
+        bundle=variants_here(bundle, found) if bundle and loads else (),
     )
 
 
@@ -86,6 +92,7 @@ def lines(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
     """(area, finding, what to do); nothing to do is an empty text."""
     return [
         *_base_lines(diagnosis),
+        *((f"variant {one.variant}", one.text, one.fix or "") for one in diagnosis.bundle),
         *map(engine_line, diagnosis.engines),
         *map(converter_line, diagnosis.converters),
         *map(verb_line, diagnosis.verbs),

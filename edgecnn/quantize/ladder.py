@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,11 @@ from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Source
 from edgecnn.imaging import Images
 from edgecnn.progress import Progress
-from edgecnn.quantize.flat import WeightedLayer
 from edgecnn.quantize.observe import OBSERVERS, Histogram, Observer, Range, exception_for
 from edgecnn.runtimes import open_file
+
+if TYPE_CHECKING:
+    from edgecnn.quantize.flat import WeightedLayer
 
 
 @dataclass(frozen=True)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from edgecnn.cli.options import Json
 from edgecnn.cli.verbs import Verb, in_order
 
 
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    bundle: Annotated[
+        Path | None, typer.Argument(help="Bundle folder: which of its variants run here, and are proven here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """What this machine has, what is missing for which verb, and the command to get it."""
     from edgecnn.cli.show import console, findings
     from edgecnn.doctor import examine, lines
 
-    diagnosis = examine(in_order())
+    diagnosis = examine(in_order(), bundle=bundle)
     if as_json:
         print(diagnosis.model_dump_json(indent=1))
     else:
@@ -21,4 +29,4 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(diagnosis.exit_code)
 
 
-VERB = Verb(doctor, after="report", example="Example: edgecnn doctor --json")
+VERB = Verb(doctor, after="report", example="Example: edgecnn doctor bundle/")
