@@ -26,6 +26,7 @@ from edgecnn.models import Deployed, load_module
 from edgecnn.parity import prepare_files
 from edgecnn.quantize.candidates import Networks
 from edgecnn.quantize.flat import flatten
+from edgecnn.quantize.grid import Grid
 from edgecnn.quantize.ladder import TuningSet
 from edgecnn.quantize.rounding import correct_bias
 from edgecnn.quantize.simulate import logits_of, run_simulated, simulated, sqnr
@@ -56,8 +57,8 @@ def measure(run: Path, work: Path) -> dict[str, Any]:
     deployed = Deployed(module, spec).eval()
     reference = logits_of(deployed, test).numpy()
 
-    def left(graph: Any, ranges: Any, weights: bool = True) -> float:
-        return round(sqnr(reference, run_simulated(simulated(graph, ranges, weights=weights), test).numpy()), 1)
+    def left(graph: Any, ranges: Any, grid: Grid | None = "full") -> float:
+        return round(sqnr(reference, run_simulated(simulated(graph, ranges, grid), test).numpy()), 1)
 
     def networks(name: str) -> Networks:
         (work / name).mkdir()
@@ -69,16 +70,16 @@ def measure(run: Path, work: Path) -> dict[str, Any]:
     plain = now.plain
     row = {
         "weights_nearest": left(correct_bias(plain.module, now.held_in), {}),
-        "weights_by_data": left(now.corrected(plain).module, {}),
-        "activations": left(plain.module, now.chosen_ranges(plain), weights=False),
+        "weights_by_data": left(now.corrected(plain, "full").module, {}),
+        "activations": left(plain.module, now.chosen_ranges(plain), grid=None),
         "all_not_lifted": left(correct_bias(flat, now.held_in), before.chosen_ranges(before.plain)),
         "all_lifted": left(correct_bias(plain.module, now.held_in), now.chosen_ranges(plain)),
-        "all_by_data": left(now.corrected(plain).module, now.chosen_ranges(plain)),
+        "all_by_data": left(now.corrected(plain, "full").module, now.chosen_ranges(plain)),
     }
     if now.equalised:
         ranges = now.chosen_ranges(now.equalised)
-        row["activations_equalised"] = left(now.equalised.module, ranges, weights=False)
-        row["all_equalised"] = left(now.corrected(now.equalised).module, ranges)
+        row["activations_equalised"] = left(now.equalised.module, ranges, grid=None)
+        row["all_equalised"] = left(now.corrected(now.equalised, "full").module, ranges)
     known = {
         "run": f"{run.parent.name}, {checkpoint.recipe.name}",
         "model": checkpoint.model,

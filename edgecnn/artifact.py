@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from edgecnn.documents import Frozen, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
@@ -15,6 +15,9 @@ BUNDLE_VERSION = 3
 """Raised when a bundle written by this version can no longer be read by an older one."""
 
 Precision = Literal["fp32", "fp16", "int8"]
+Isa = Literal["any", "vnni"]
+"""Of an x86-64 machine. vnni: it has AVX-512 VNNI or AVX-VNNI, so that int8 weights may use all of their range; any:
+int8 weights are such that older processors, which add products in 16 bits, answer the same."""
 
 
 class Preprocess(Frozen):
@@ -28,8 +31,21 @@ class Preprocess(Frozen):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """RGB, of pixels scaled to 0..1; applied inside the graph."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    resize: Literal["bilinear-antialias/1"] = "bilinear-antialias/1"
+    bits: int | None = Field(default=None, ge=9, le=16)
+    """How many bits of a file of 16 bits a channel count (a camera's 10, 12 or 14, or all), found over the data set.
+
+    None: the data set held no such file. Files of 8 bits are taken as they are."""
+    resize: Literal["bilinear-antialias/2"] = "bilinear-antialias/2"
     """The pinned resize and its version: power-of-two reduction, then antialiased bilinear in fixed point."""
+
+    @field_validator("resize", mode="before")
+    @classmethod
+    def _refuse_older_pixels(cls, resize: Any) -> Any:
+        if resize == "bilinear-antialias/1":
+            raise ValueError(
+                f"{resize} gave other pixels than bilinear-antialias/2 of this edgecnn: train or adopt again"
+            )
+        return resize
 
 
 class Cost(Frozen):
@@ -212,6 +228,7 @@ class Bundle(Frozen):
     """Such as 30ms@p99."""
     threads: int
     machine: str
+    isa: Isa = "any"
     """The target's processor architecture, such as x86_64."""
     accuracy_loss_limit: float
     """Points of top-1 that a variant may lose."""

@@ -274,6 +274,7 @@ def _tuning(
         minutes=target.int8_minutes,
         training=images,
         machine=target.machine,
+        isa=target.isa,
     )
 
 
@@ -308,6 +309,7 @@ def _assemble(job: _Job, done: Sequence[Artifact | LeftOut], folder: Path) -> Bu
         budget=target.budget,
         threads=target.threads,
         machine=target.machine,
+        isa=target.isa,
         accuracy_loss_limit=target.accuracy_loss_limit,
         fp32_tolerance=target.fp32_tolerance,
         classes=checkpoint.classes,

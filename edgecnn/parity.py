@@ -56,7 +56,9 @@ def prepare_files(paths: Sequence[Path], spec: Preprocess) -> Images:
 def prepare_as_frames(paths: Sequence[Path], spec: Preprocess) -> Images:
     """The same files as if a camera had delivered their full-size pixels: uint8 (n, height, width, 3)."""
     preparer = Preparer(spec)
-    return np.stack(list(map(np.array, _prepared(paths, lambda data: preparer.prepare_frame(decode_whole(data))))))
+    return np.stack(
+        list(map(np.array, _prepared(paths, lambda data: preparer.prepare_frame(decode_whole(data, spec.bits)))))
+    )
 
 
 def run_files(session: Session, paths: Sequence[Path], spec: Preprocess) -> NDArray[np.float32]:

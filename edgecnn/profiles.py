@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgecnn.artifact import Precision
+from edgecnn.artifact import Isa, Precision
 from edgecnn.documents import Frozen, Model, checked
 from edgecnn.errors import UserError, not_one_of
 
@@ -61,6 +61,7 @@ class Target(Frozen):
     description: str
     machine: Literal["x86_64", "aarch64"]
     """Processor architecture: a verdict from another one is not a verdict for this target."""
+    isa: Isa = "any"
     threads: int = Field(ge=1, le=256)
     budget: str
     accuracy_loss_limit: float = Field(gt=0, le=100)
@@ -82,6 +83,12 @@ class Target(Frozen):
     @classmethod
     def _budget_parses(cls, value: str) -> str:
         return str(parse_budget(value))
+
+    @model_validator(mode="after")
+    def _vnni_is_of_x86(self) -> Target:
+        if self.isa == "vnni" and self.machine != "x86_64":
+            raise ValueError(f"isa 'vnni' is of x86_64 machines, and this one is {self.machine}: leave it out")
+        return self
 
     @model_validator(mode="after")
     def _variants_differ(self) -> Target:

@@ -91,7 +91,7 @@ def test_layers_are_found_by_value_whatever_the_layout() -> None:
 
 def test_weights_are_rounded_for_each_channel() -> None:
     weight = torch.tensor([[1.0, 0.5], [0.001, -0.0005]])
-    rounded = round_weight(weight)
+    rounded = round_weight(weight, "full")
     assert torch.allclose(rounded, weight, rtol=0.01)
 
 
@@ -146,7 +146,7 @@ def test_networks_choose_the_observer_with_the_least_simulated_noise(tmp_path: P
     values = list(networks.observers.values())
     assert values == sorted(values, reverse=True)
     assert networks.observer == next(iter(networks.observers))
-    ranked = networks.sensitive(networks.corrected(networks.plain), networks.plain)
+    ranked = networks.sensitive(networks.corrected(networks.plain, "full"), networks.plain, "full")
     assert [value for _, value in ranked] == sorted(value for _, value in ranked)
 
 

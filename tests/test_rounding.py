@@ -128,7 +128,7 @@ def test_any_convolution_is_rounded_to_steps_that_every_engine_finds_again(
         largest = np.abs(layer.weight).max(axis=(1, 2, 3))
         assert np.allclose(weight.abs().amax((1, 2, 3)), largest, rtol=1e-6)
         steps = torch.from_numpy(largest / 127).reshape(-1, 1, 1, 1)
-        assert torch.allclose(round_weight(weight), weight, atol=1e-6)
+        assert torch.allclose(round_weight(weight, "full"), weight, atol=1e-6)
         assert (weight / steps - (weight / steps).round()).abs().max() < 1e-3
 
 
@@ -139,7 +139,7 @@ def test_layers_that_are_no_convolutions_of_images_are_rounded_to_the_nearest() 
     graph = flat(*rows)
     made = round_by_data(graph, images(4))
     (row,) = [layer for layer in layers_of(graph) if layer.weight.ndim == 3]
-    assert torch.equal(made[row.node], round_weight(torch.from_numpy(row.weight)))
+    assert torch.equal(made[row.node], round_weight(torch.from_numpy(row.weight), "full"))
     assert len(made) == 3
 
 
@@ -178,7 +178,7 @@ def test_engines_keep_a_bias_that_stands_alone(name: str, runtime: str, tmp_path
     networks.__dict__["plain"] = networks._source("flat", graph)
     out = tmp_path / "out"
     out.mkdir()
-    files = get(name).write(networks.attempt("as it is", networks.plain), networks.tuning, out)
+    files = get(name).write(networks.attempt("as it is", "paired", networks.plain), networks.tuning, out)
     session = open_file(out / files[0], runtime, "int8", 1)
     got = np.concatenate([session.run(image[None]) for image in batch])
     session.close()

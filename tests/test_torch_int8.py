@@ -20,6 +20,7 @@ from edgecnn.formats import Source
 from edgecnn.models import Deployed
 from edgecnn.quantize.engines import torchscript
 from edgecnn.quantize.flat import flatten, layers_of
+from edgecnn.quantize.grid import whole_weights
 from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.lowering import ranges_of
 from edgecnn.runtimes import open_file
@@ -168,10 +169,9 @@ def test_a_convolution_is_the_arithmetic_of_integers(tmp_path: Path) -> None:
             inner.registerOutput(node.output())
     inner.makeMultiOutputIntoTuple()
     _, pixels, result = torch._C._create_function_from_graph("inner", inner)(torch.from_numpy(batch))
-    weight = net[0].weight.detach().numpy().reshape(4, 3).astype(np.float64)
     bias = net[0].bias.detach().numpy().astype(np.float64)
-    scales = np.abs(weight).max(1) / 127
-    integers = np.rint(weight / scales[:, None])
+    whole, steps = (one.double().numpy() for one in whole_weights(net[0].weight, "paired"))
+    integers, scales = whole.reshape(4, 3), steps
     given = pixels.int_repr().numpy().astype(np.int64) - pixels.q_zero_point()
     sums = np.einsum("oc,nchw->nohw", integers.astype(np.int64), given)
     real = sums * (scales * pixels.q_scale())[None, :, None, None] + bias[None, :, None, None]
@@ -222,24 +222,25 @@ def test_a_network_that_computes_with_its_batch_size_is_refused(tmp_path: Path) 
 
 
 class TestOtherProcessors:
-    def test_without_vnni_activations_take_seven_bits(
-        self, attempt: Attempt, module: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(platform, "machine", lambda: "x86_64")
-        monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-        session = opened(attempt, module, tmp_path / "out")
-        assert session._facts["activation_levels"] == 128
-        assert error(session.run(images(4, 200)), eager(module, images(4, 200))) < 0.25
-        assert not any("saturate" in remark for remark in session.executed()["remarks"])
-
+    @pytest.mark.parametrize(("grid", "warned"), [("paired", False), ("full", True)])
     def test_a_file_for_vnni_says_so_elsewhere(
-        self, attempt: Attempt, module: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        attempt: Attempt,
+        module: Deployed,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        grid: Any,
+        warned: bool,
     ) -> None:
-        monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+        session = opened(replace(attempt, grid=grid), module, tmp_path / "out")
+        monkeypatch.setattr(platform, "machine", lambda: session._facts["machine"])
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
-        session = opened(attempt, module, tmp_path / "out")
+        assert not any("saturate" in remark for remark in session.executed()["remarks"])
+        monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+        monkeypatch.setitem(session._facts, "machine", "x86_64")
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-        assert any("may saturate" in remark for remark in session.executed()["remarks"])
+        assert any("may saturate" in remark for remark in session.executed()["remarks"]) == warned
+        assert session._facts["grid"] == grid
         monkeypatch.setattr(platform, "machine", lambda: "aarch64")
         assert any("written for x86_64 and runs on aarch64" in remark for remark in session.executed()["remarks"])
 

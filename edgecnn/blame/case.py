@@ -62,7 +62,7 @@ class Case:
         """(n, classes) for each pipeline, of all images or of `index`. Each is decoded once. Raises Refused."""
         rows: list[list[NDArray[np.float32]]] = [[] for _ in pipelines]
         for path in self.paths if index is None else [self.paths[i] for i in index.tolist()]:
-            image = EncodedImage(path.read_bytes())
+            image = EncodedImage(path.read_bytes(), self.spec.bits)
             for pipeline, into in zip(pipelines, rows, strict=True):
                 try:
                     into.append(self.opened.run(image.enter(pipeline, self.takes)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -12,14 +11,13 @@ from PIL import Image
 
 from edgecnn.artifact import Preprocess
 from edgecnn.blame.resizes import ResizeName, resize
-from edgecnn.imaging import Pixels, Preparer, decode_whole
+from edgecnn.imaging import Pixels, Preparer, Reduced, as_stored, decode_whole, orientation
 
 PerChannel: TypeAlias = tuple[float, float, float]
 Colour: TypeAlias = Literal["rgb", "bgr", "grey"]
 Layout: TypeAlias = Literal["nchw", "nhwc"]
 Shape: TypeAlias = tuple[int | None, ...]
 """Of a file's input, with the batch; None where any size goes."""
-_ORIENTATION_TAG = 0x0112
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,9 @@ def swapped(values: PerChannel) -> PerChannel:
 class EncodedImage:
     """Prepares one encoded image after many pipelines; what they share is done once."""
 
-    def __init__(self, encoded: bytes) -> None:
-        self._encoded = encoded
-        self._decoded: dict[tuple[Any, ...], Pixels] = {}
+    def __init__(self, encoded: bytes, bits: int | None = None) -> None:
+        self._encoded, self._bits = encoded, bits
+        self._decoded: dict[tuple[Any, ...], Reduced] = {}
         self._pixels: dict[tuple[Any, ...], Pixels] = {}
 
     def pixels(self, pipeline: Pipeline) -> Pixels:
@@ -111,25 +109,29 @@ class EncodedImage:
         return values[None]
 
     def _fitted(self, pipeline: Pipeline) -> Pixels:
-        spec = _spec(pipeline)
-        pixels = self._oriented(pipeline, spec)
-        if pipeline.colour == "grey" and pixels.ndim == 3:
-            pixels = np.asarray(Image.fromarray(pixels).convert("L"))
+        spec = _spec(pipeline, self._bits)
+        reduced = self._oriented(pipeline, spec)
+        if pipeline.colour == "grey" and reduced.pixels.ndim == 3:
+            reduced = replace(reduced, pixels=np.asarray(Image.fromarray(reduced.pixels).convert("L")))
         if pipeline.resize == "edgecnn":
             preparer = Preparer(spec)
-            fitted = preparer.fit(pixels if pipeline.decode == "scaled" else preparer.reduce(pixels))
+            fitted = preparer.fit(reduced if pipeline.decode == "scaled" else preparer.reduce(reduced.pixels))
         else:
-            fitted = _fitted_otherwise(pixels, pipeline)
+            fitted = _fitted_otherwise(reduced.pixels, pipeline)
         fitted = fitted if fitted.ndim == 3 else np.repeat(fitted[:, :, None], 3, axis=2)
         return np.array(fitted)
 
-    def _oriented(self, pipeline: Pipeline, spec: Preprocess) -> Pixels:
+    def _oriented(self, pipeline: Pipeline, spec: Preprocess) -> Reduced:
         key: tuple[Any, ...] = (pipeline.decode,)
         if pipeline.decode == "scaled":
             key = (pipeline.decode, spec)
         if key not in self._decoded:
-            decode = Preparer(spec).decode if pipeline.decode == "scaled" else decode_whole
-            self._decoded[key] = np.array(decode(self._encoded))
+            if pipeline.decode == "scaled":
+                found = Preparer(spec).decode(self._encoded)
+                self._decoded[key] = replace(found, pixels=np.array(found.pixels))
+            else:
+                pixels = decode_whole(self._encoded, self._bits)
+                self._decoded[key] = Reduced(pixels, 1, *pixels.shape[:2])
         upright = self._decoded[key]
         return upright if pipeline.orientation == "exif" else as_stored(upright, orientation(self._encoded))
 
@@ -141,33 +143,11 @@ def layout_of(shape: Shape) -> Layout | None:
     return "nchw" if shape[1] == 3 else "nhwc"
 
 
-def orientation(encoded: bytes) -> int:
-    """Of the Exif tag, 1 (upright) to 8."""
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            exif = Image.Exif()
-            exif.load(image.info.get("exif", b""))
-            value = exif.get(_ORIENTATION_TAG, 1)
-    except Exception:  # a damaged Exif block says nothing
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def as_stored(upright: Pixels, tag: int) -> Pixels:
-    """Undo the turn of an Exif orientation: the pixels as they lie in the file."""
-    pixels = upright
-    if tag in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if tag in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels.swapaxes(0, 1) if tag >= 5 else pixels)
-
-
-def _spec(pipeline: Pipeline) -> Preprocess:
+def _spec(pipeline: Pipeline, bits: int | None) -> Preprocess:
     crop = pipeline.crop
     if pipeline.resize_short is not None:
         crop = min(1.0, min(pipeline.height, pipeline.width) / pipeline.resize_short)
-    return Preprocess(height=pipeline.height, width=pipeline.width, fit=pipeline.fit, crop=crop)
+    return Preprocess(height=pipeline.height, width=pipeline.width, fit=pipeline.fit, crop=crop, bits=bits)
 
 
 def _fitted_otherwise(pixels: Pixels, pipeline: Pipeline) -> Pixels:

@@ -13,9 +13,10 @@ from edgecnn.artifact import Artifact, Bundle, Interval, Preprocess
 from edgecnn.blame import engines
 from edgecnn.blame.answers import Effect, Expected, effect
 from edgecnn.blame.images import GivenImages
-from edgecnn.blame.pipeline import EncodedImage, PerChannel, Pipeline, normalised, orientation, own_pipeline, swapped
+from edgecnn.blame.pipeline import EncodedImage, PerChannel, Pipeline, normalised, own_pipeline, swapped
 from edgecnn.documents import Frozen
 from edgecnn.errors import BadImage, MissingExtra, UserError
+from edgecnn.imaging import orientation
 from edgecnn.progress import Progress
 from edgecnn.runtimes import Session, open_session
 
@@ -108,7 +109,7 @@ def price(
     progress(f"{artifact.variant}: {len(wrong)} mistakes on {len(given.paths)} images")
     session = open_session(folder, artifact, bundle.threads)
     try:
-        tried = _run(session, with_floats, own_pipeline(bundle.preprocess), wrong, given.paths)
+        tried = _run(session, with_floats, bundle.preprocess, wrong, given.paths)
     finally:
         session.close()
     right = Expected(tried.right, given.expected.labels)
@@ -132,15 +133,16 @@ class _Tried:
 def _run(
     session: Session,
     with_floats: engines.Opened | None,
-    own: Pipeline,
+    spec: Preprocess,
     wrong: Sequence[Mistake],
     paths: Sequence[Path],
 ) -> _Tried:
+    own = own_pipeline(spec)
     right: list[NDArray[np.float32]] = []
     rows: list[list[NDArray[np.float32]]] = [[] for _ in wrong]
     errors = np.zeros(len(wrong))
     for path in paths:
-        image = EncodedImage(path.read_bytes())
+        image = EncodedImage(path.read_bytes(), spec.bits)
         try:
             pixels = image.enter(own, "nhwc")
             right.append(session.run(pixels)[0])

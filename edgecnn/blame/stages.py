@@ -95,18 +95,26 @@ def _with_filter(pipeline: Pipeline, donor: Pipeline) -> Pipeline:
         return pipeline
     if donor.resize == "edgecnn":  # ours, on what the pipeline decodes
         keeps = pipeline.resize in WITH_A_CHOICE
-        return replace(pipeline, resize="bilinear", antialias=pipeline.antialias if keeps else True)
+        return _as_ours(replace(pipeline, resize="bilinear", antialias=pipeline.antialias if keeps else True))
     # A library's resize takes what that library decodes.
     return replace(pipeline, resize=donor.resize, antialias=smooths(donor.resize), decode=donor.decode)
 
 
 def _with_antialias(pipeline: Pipeline, donor: Pipeline) -> Pipeline:
     if donor.resize == "edgecnn":
-        return replace(pipeline, antialias=True) if pipeline.resize in WITH_A_CHOICE else pipeline
+        if pipeline.antialias or pipeline.resize not in WITH_A_CHOICE:
+            return pipeline
+        return _as_ours(replace(pipeline, antialias=True))
     if donor.resize not in WITH_A_CHOICE or donor.antialias == pipeline.antialias:
         return pipeline
     resize = "bilinear" if pipeline.resize == "edgecnn" else pipeline.resize
     return replace(pipeline, resize=resize, antialias=donor.antialias, decode=donor.decode)
+
+
+def _as_ours(pipeline: Pipeline) -> Pipeline:
+    """What a library's plain bilinear filter is on what our decoder reduced: ours, but for its rounding."""
+    plain = pipeline.resize == "bilinear" and pipeline.antialias and pipeline.decode == "scaled"
+    return replace(pipeline, resize="edgecnn") if plain else pipeline
 
 
 def _with_colour(pipeline: Pipeline, donor: Pipeline) -> Pipeline:

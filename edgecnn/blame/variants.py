@@ -88,7 +88,8 @@ class _VariantAnswers:
         own = own_pipeline(self.bundle.preprocess)
         session = open_session(self.folder, artifact, self.bundle.threads)
         try:
-            rows = [session.run(EncodedImage(path.read_bytes()).enter(own, "nhwc"))[0] for path in self.given.paths]
+            images = (EncodedImage(path.read_bytes(), self.bundle.preprocess.bits) for path in self.given.paths)
+            rows = [session.run(image.enter(own, "nhwc"))[0] for image in images]
         finally:
             session.close()
         return np.stack(rows)
@@ -321,8 +322,8 @@ def _plain(answered: _VariantAnswers, artifact: Artifact, engine: engines.Engine
         return None
     try:
         opened = engine.plain(answered.folder / artifact.files[0], answered.bundle.threads)
-        paths = answered.given.paths[:_PLAIN_IMAGES]
-        return np.stack([opened.run(EncodedImage(path.read_bytes()).enter(own, "nhwc")) for path in paths])
+        bits, paths = answered.bundle.preprocess.bits, answered.given.paths[:_PLAIN_IMAGES]
+        return np.stack([opened.run(EncodedImage(path.read_bytes(), bits).enter(own, "nhwc")) for path in paths])
     except (Refused, UserError):
         return None
 

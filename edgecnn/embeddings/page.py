@@ -29,7 +29,7 @@ def write_page(path: Path, embedded: Embedded, twins: Sequence[Duplicate], wrong
     places = {item.name: item.path for item in embedded.images.items}
 
     def picture(name: str) -> str:
-        return _thumbnail(places[name])
+        return _thumbnail(places[name], embedded.meta["preprocess"]["bits"])
 
     environment = Environment(
         loader=PackageLoader("edgecnn.embeddings", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -53,8 +53,8 @@ def need_jinja2() -> None:
         raise MissingExtra("jinja2", "report")
 
 
-def _thumbnail(path: Path) -> str:
-    image = Image.fromarray(decode_whole(path.read_bytes()))
+def _thumbnail(path: Path, bits: int | None) -> str:
+    image = Image.fromarray(decode_whole(path.read_bytes(), bits))
     image.thumbnail((_SIDE, _SIDE))
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=82)

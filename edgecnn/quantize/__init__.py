@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import shutil
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,16 +14,11 @@ from edgecnn.formats import Converted
 from edgecnn.installed import need
 from edgecnn.progress import Progress
 from edgecnn.quantize import engines
-from edgecnn.quantize.ladder import Attempt, Quantizer, Rung, climb
+from edgecnn.quantize.grid import refuse_saturation
+from edgecnn.quantize.ladder import TRAINED, Quantizer, climb, rungs
 
 if TYPE_CHECKING:
     from edgecnn.quantize.candidates import Networks
-
-KEPT_IN_FLOAT = (1, 3, 6, 12)
-"""So many of the most sensitive layers."""
-_TRAINED = "trained with rounding"
-_LEAST_GAIN = 0.2
-"""dB: an equalised network whose simulated logits gain less is not tried."""
 
 
 def names() -> list[str]:
@@ -63,7 +56,10 @@ def quantize(name: str, networks: Networks, out: Path, progress: Progress = lamb
     )
     if quantizer.worth is not None:
         notes |= quantizer.worth(folder / files[0], networks.plain, networks.tuning)
-    if notes["rung"] == _TRAINED:
+    grid = quantizer.grid(networks.tuning)
+    if quantizer.in_pairs is not None and grid == "paired":
+        notes["largest_pair"] = refuse_saturation(quantizer.in_pairs(folder / files[0]))
+    if notes["rung"] == TRAINED:
         notes["training"] = networks.training
     out.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -73,38 +69,9 @@ def quantize(name: str, networks: Networks, out: Path, progress: Progress = lamb
         {
             **quantizer.notes,
             **notes,
+            "grid": grid,
             "observers_sqnr_db": networks.observers,
             "observer": networks.observer,
             "observers_of_single_tensors": networks.exceptions,
         },
     )
-
-
-def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
-    """The ladder of an engine, from cheap to dear; each network is made when its rung is reached."""
-    from edgecnn.quantize.flat import layers_of
-
-    def rung(attempt: Attempt) -> Rung:
-        return Rung(attempt.name, partial(quantizer.write, attempt, networks.tuning))
-
-    observer = networks.observer
-    several = f"{observer} and {len(networks.exceptions)} by others" if networks.exceptions else observer
-    start = networks.plain
-    yield rung(networks.attempt(f"per channel, {several}", start))
-    equalised = networks.equalised
-    if equalised and networks.simulated_sqnr(equalised, observer) >= networks.observers[observer] + _LEAST_GAIN:
-        start = equalised
-        yield rung(networks.attempt("equalised", start))
-    never = {layer.node for layer in layers_of(start.module) if quantizer.always_float(layer)}
-    corrected = networks.corrected(start, never)
-    yield rung(networks.attempt("rounded by data, bias corrected", corrected, start))
-    for name, write in quantizer.own.items():
-        yield Rung(name, partial(write, networks.attempt(name, networks.plain), networks.tuning))
-    ranked = [layer for layer, _ in networks.sensitive(corrected, start) if layer.node not in never]
-    for count in KEPT_IN_FLOAT:
-        names = ", ".join(layer.name for layer in ranked[:count])
-        kept = {layer.node for layer in ranked[:count]}
-        begin = networks.corrected(start, never | kept)
-        layers = tuple(layer for layer in layers_of(begin.module) if layer.node in kept)
-        yield rung(networks.attempt(f"rounded by data, {count} in float ({names})", begin, start, layers))
-    yield rung(networks.attempt(_TRAINED, networks.trained(corrected, start), start))

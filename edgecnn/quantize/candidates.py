@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 from edgecnn.formats import Source
 from edgecnn.quantize.constant import lift_constants
 from edgecnn.quantize.flat import WeightedLayer, flatten, layers_of
+from edgecnn.quantize.grid import Grid
 from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.observe import FOR_ALL, OBSERVERS, Histogram, Range
 from edgecnn.quantize.repair import equalise, train_with_rounding
@@ -92,12 +93,17 @@ class Networks:
         return better_observers(self.plain.module, self._observed(self.plain), self.observer, self._ranked_on)
 
     def attempt(
-        self, name: str, source: Source, start: Source | None = None, in_float: tuple[WeightedLayer, ...] = ()
+        self,
+        name: str,
+        grid: Grid,
+        source: Source,
+        start: Source | None = None,
+        in_float: tuple[WeightedLayer, ...] = (),
     ) -> Attempt:
         """One way to quantise `source`, which was made from `start`, with the chosen observers."""
         seen = self._observed(start or source)
         exceptions = tuple((seen[node], observer) for node, observer in self.exceptions.items())
-        return Attempt(name, source, self.observer, in_float, exceptions, start)
+        return Attempt(name, source, self.observer, in_float, exceptions, start, grid)
 
     def simulated_sqnr(self, start: Source, observer: str) -> float:
         """SQNR (dB) of the logits of `held_in` against the trained network's, its activations rounded.
@@ -105,7 +111,7 @@ class Networks:
         Weights are not: rounded by the data they add little, rounded to the nearest they would hide what equalising
         does to the activations.
         """
-        rounded = run_simulated(simulated(start.module, self._ranges(start, observer), weights=False), self.held_in)
+        rounded = run_simulated(simulated(start.module, self._ranges(start, observer), grid=None), self.held_in)
         return sqnr(self._float_logits, rounded.numpy())
 
     @cached_property
@@ -117,36 +123,36 @@ class Networks:
         error = np.abs(logits_of(module, self.held_in).numpy() - self._float_logits).max() / self._float_logits.std()
         return self._source("equalised", module) if error <= _SAME else None
 
-    def corrected(self, start: Source, in_float: Collection[str] = ()) -> Source:
+    def corrected(self, start: Source, grid: Grid, in_float: Collection[str] = ()) -> Source:
         """`start` with weights rounded by the data and biases corrected for it, but for the nodes in `in_float`."""
-        key = f"{start.work.name}-corrected", tuple(sorted(in_float))
-        if start.work.name not in self._rounded:
-            self._rounded[start.work.name] = round_by_data(start.module, self.held_in)
+        key = f"{start.work.name}-corrected-{grid}", tuple(sorted(in_float))
+        if key[0] not in self._rounded:
+            self._rounded[key[0]] = round_by_data(start.module, self.held_in, grid)
         if key not in self._made:
             name = f"{key[0]}-{len(self._made)}"
-            module = correct_bias(start.module, self.held_in, in_float, self._rounded[start.work.name])
+            module = correct_bias(start.module, self.held_in, in_float, self._rounded[key[0]], grid)
             self._made[key] = self._source(name, module)
         return self._made[key]
 
-    def trained(self, source: Source, start: Source) -> Source:
+    def trained(self, source: Source, start: Source, grid: Grid) -> Source:
         """`source`, which was made from `start`, after short quantisation-aware training."""
         key = f"{source.work.name}-trained", ()
         if key not in self._made:
             ranges, images = self.chosen_ranges(start), self.tuning.calibration
             images = images if self.tuning.training is None else self.tuning.training
-            module, record = train_with_rounding(source.module, self.plain.module, ranges, images)
+            module, record = train_with_rounding(source.module, self.plain.module, ranges, images, grid)
             self.training = record
             self._made[key] = self._source(key[0], module)
         return self._made[key]
 
-    def sensitive(self, source: Source, start: Source) -> list[tuple[WeightedLayer, float]]:
+    def sensitive(self, source: Source, start: Source, grid: Grid) -> list[tuple[WeightedLayer, float]]:
         """Layers of `source`, which was made from `start`, with the SQNR (dB) of the logits when that layer alone is
         rounded, worst first.
         """
         name = source.work.name
         if name not in self._sensitive:
             layers = {layer.node: layer for layer in layers_of(source.module)}
-            found = sensitivities(source.module, self.chosen_ranges(start), self._ranked_on)
+            found = sensitivities(source.module, self.chosen_ranges(start), self._ranked_on, grid)
             self._sensitive[name] = [(layers[node], value) for node, value in found.items()]
         return self._sensitive[name]
 

@@ -141,6 +141,20 @@ def weight_of(graph: GraphModule, node: Node) -> Tensor:
     return parameter(graph, node.args[1]).detach()
 
 
+def groups_of(node: Node) -> int:
+    """Of a weighted node: 1 but for grouped and depthwise convolutions."""
+    # (input, weight, bias, stride, padding, dilation, groups); aten.convolution has two more before the last.
+    place = 8 if str(node.target) == "aten.convolution.default" else 6
+    groups = node.args[place] if len(node.args) > place else 1
+    assert isinstance(groups, int)
+    return groups
+
+
+def groups_by_weight(graph: GraphModule) -> dict[str, int]:
+    """The name of each weighted layer's weight node to the layer's groups."""
+    return {str(node.args[1]): groups_of(node) for node in weighted_nodes(graph)}
+
+
 def shares_channels(graph: GraphModule, first: Node, second: Node) -> bool:
     """Whether the second layer reads the first's channels one by one (depthwise) or all of them (groups of 1)."""
     out, weight = weight_of(graph, first).shape[0], weight_of(graph, second)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
@@ -13,16 +14,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.artifact import Isa
 from edgecnn.documents import sha256_of
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Source
 from edgecnn.imaging import Images
 from edgecnn.progress import Progress
+from edgecnn.quantize.flat import WeightedLayer, layers_of
+from edgecnn.quantize.grid import Grid, StoredWeight, grid_for, refuse_saturation
 from edgecnn.quantize.observe import OBSERVERS, Histogram, Observer, Range, exception_for
 from edgecnn.runtimes import open_file
 
 if TYPE_CHECKING:
-    from edgecnn.quantize.flat import WeightedLayer
+    from edgecnn.quantize.candidates import Networks
+
+KEPT_IN_FLOAT = (1, 3, 6, 12)
+"""So many of the most sensitive layers."""
+TRAINED = "trained with rounding"
+_LEAST_GAIN = 0.2
+"""dB: an equalised network whose simulated logits gain less is not tried."""
+Write = Callable[["Attempt", "TuningSet", Path], tuple[str, ...]]
+"""(attempt, tuning set, existing empty folder) to the files written there, the one to open first."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +58,8 @@ class TuningSet:
     """From the train split too, for the rung that trains; the calibration images where there are no others."""
     machine: str = ""
     """The target's processor architecture, as `platform.machine()` has it."""
+    isa: Isa = "any"
+    """The target's too: whether its x86 has VNNI for certain."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +80,8 @@ class Attempt:
     start: Source | None = None
     """The network that `source` was corrected or trained from, so that its int8 answers come near the start's float
     ones: its tensors are observed in that."""
+    grid: Grid = "paired"
+    """Of the weights, where the engine leaves them to us."""
 
     @property
     def observed_in(self) -> Source:
@@ -87,8 +103,7 @@ class Quantizer:
 
     runtime: str
     """The engine that judges."""
-    write: Callable[[Attempt, TuningSet, Path], tuple[str, ...]]
-    """(attempt, tuning set, existing empty folder) to the files written there, the one to open first."""
+    write: Write
     libraries: tuple[str, ...]
     """That write it, by the names that pip knows: they must be installed, and their versions are recorded."""
     extra: str
@@ -97,10 +112,16 @@ class Quantizer:
     """For the record."""
     always_float: Callable[[WeightedLayer], bool] = lambda layer: False
     """Layers that the engine's int8 never has."""
-    own: Mapping[str, Callable[[Attempt, TuningSet, Path], tuple[str, ...]]] = field(default_factory=dict)
+    own: Mapping[str, Write] = field(default_factory=dict)
     """Further rungs of this engine alone, by name: a tool of its own. Tried after the bias correction."""
+    in_pairs: Callable[[Path], Iterable[StoredWeight]] | None = None
+    """For an engine that adds products in pairs of 16 bits on x86 without VNNI: the int8 weights of a written file."""
     worth: Callable[[Path, Source, TuningSet], Mapping[str, Any]] | None = None
     """(file of the taken rung, network as trained, tuning set) to notes; UserError where INT8 is not worth having."""
+
+    def grid(self, tuning: TuningSet) -> Grid:
+        """Of the weights for this engine on the target."""
+        return "full" if self.in_pairs is None else grid_for(tuning.machine, tuning.isa)
 
 
 @dataclass(frozen=True)
@@ -110,6 +131,45 @@ class Rung:
     name: str
     make: Callable[[Path], tuple[str, ...]]
     """Writes the files into an existing empty folder; the first of those it returns is the one to open."""
+
+
+def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
+    """The ladder of an engine, from cheap to dear; each network is made when its rung is reached."""
+    tuning = networks.tuning
+    grid = quantizer.grid(tuning)
+
+    def rung(attempt: Attempt, write: Write = quantizer.write) -> Rung:
+        return Rung(attempt.name, partial(_written, quantizer, write, attempt, tuning))
+
+    observer = networks.observer
+    several = f"{observer} and {len(networks.exceptions)} by others" if networks.exceptions else observer
+    start = networks.plain
+    yield rung(networks.attempt(f"per channel, {several}", grid, start))
+    equalised = networks.equalised
+    if equalised and networks.simulated_sqnr(equalised, observer) >= networks.observers[observer] + _LEAST_GAIN:
+        start = equalised
+        yield rung(networks.attempt("equalised", grid, start))
+    never = {layer.node for layer in layers_of(start.module) if quantizer.always_float(layer)}
+    corrected = networks.corrected(start, grid, never)
+    yield rung(networks.attempt("rounded by data, bias corrected", grid, corrected, start))
+    for name, write in quantizer.own.items():
+        yield rung(networks.attempt(name, grid, networks.plain), write)
+    ranked = [layer for layer, _ in networks.sensitive(corrected, start, grid) if layer.node not in never]
+    for count in KEPT_IN_FLOAT:
+        names = ", ".join(layer.name for layer in ranked[:count])
+        kept = {layer.node for layer in ranked[:count]}
+        begin = networks.corrected(start, grid, never | kept)
+        layers = tuple(layer for layer in layers_of(begin.module) if layer.node in kept)
+        yield rung(networks.attempt(f"rounded by data, {count} in float ({names})", grid, begin, start, layers))
+    yield rung(networks.attempt(TRAINED, grid, networks.trained(corrected, start, grid), start))
+
+
+def _written(quantizer: Quantizer, write: Write, attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
+    """What a rung wrote. UserError where its weights can saturate on the target."""
+    files = write(attempt, tuning, out)
+    if quantizer.in_pairs is not None and attempt.grid == "paired":
+        refuse_saturation(quantizer.in_pairs(out / files[0]))
+    return files
 
 
 @dataclass(frozen=True)

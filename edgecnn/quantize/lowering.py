@@ -17,9 +17,13 @@ from torch import Tensor
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
 from edgecnn.imaging import Pixels
-from edgecnn.quantize.flat import clone, parameter, weighted_nodes
+from edgecnn.quantize.flat import clone, groups_of, parameter, weighted_nodes
+from edgecnn.quantize.grid import Grid, whole_weights
 from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.observe import Range, Tensors, observed_once
+
+_STEPS = 255
+"""Of an activation's range."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Rewriting:
     ranges: Mapping[str, Range]
     in_float: frozenset[str]
     """Names of nodes that stay float."""
-    levels: int
-    """Steps of a range: 255, or fewer where an engine cannot do with all of 8 bits."""
+    grid: Grid
+    """Of the weights."""
     attributes: dict[str, Any] = field(default_factory=dict)
     """What the new graph reads that the old one has not, such as packed weights."""
     floats: dict[Node, Node] = field(default_factory=dict)
@@ -94,8 +98,8 @@ class Rewriting:
             return self.int8s[node][1]
         low, high = self.ranges[node.name]
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / self.levels, 1e-8)
-        return Scale(scale, min(max(round(-low / scale), 0), self.levels) + self.dialect.lowest)
+        scale = max((high - low) / _STEPS, 1e-8)
+        return Scale(scale, min(max(round(-low / scale), 0), _STEPS) + self.dialect.lowest)
 
 
 def rewrite(
@@ -103,13 +107,13 @@ def rewrite(
     dialect: Dialect,
     ranges: Mapping[str, Range],
     in_float: frozenset[str] = frozenset(),
-    levels: int = 255,
+    grid: Grid = "full",
 ) -> GraphModule:
     """The flat float graph with int8 wherever the dialect has it. `in_float` are names of nodes that stay float.
 
     Averages over the image are float in every dialect: 8 bits would coarsen them.
     """
-    work = Rewriting(without_batch_size(clone(graph)), Graph(), dialect, ranges, in_float, levels)
+    work = Rewriting(without_batch_size(clone(graph)), Graph(), dialect, ranges, in_float, grid)
     weighted = {node.name for node in weighted_nodes(work.old)}
     for node in work.old.graph.nodes:
         if node in work.done:
@@ -137,9 +141,8 @@ def ranges_of(attempt: Attempt, tuning: TuningSet) -> dict[str, Range]:
 def quantized_weight(work: Rewriting, node: Node) -> tuple[Tensor, Tensor, Tensor | None]:
     """A layer's weights in −127..127 (still float), the scale of each output channel, and the bias if it has one."""
     weight = parameter(work.old, node.args[1]).detach()
-    scales = (weight.flatten(1).abs().amax(1) / 127).clamp_min(1e-12)
+    whole, scales = whole_weights(weight, work.grid, groups_of(node))
     bias = node.args[2] if len(node.args) > 2 else None
-    whole = (weight / scales.reshape(-1, *[1] * (weight.dim() - 1))).round()
     return whole, scales, parameter(work.old, bias).detach() if isinstance(bias, Node) else None
 
 

@@ -20,12 +20,14 @@ from edgecnn.quantize.flat import (
     WEIGHTED,
     bias_of,
     clone,
+    groups_by_weight,
     parameter,
     set_parameter,
     shares_channels,
     weight_of,
     weighted_nodes,
 )
+from edgecnn.quantize.grid import Grid
 from edgecnn.quantize.observe import Range
 from edgecnn.quantize.simulate import (
     Stepper,
@@ -77,7 +79,13 @@ def equalise(graph: GraphModule, images: Images) -> GraphModule | None:
 
 
 def train_with_rounding(
-    graph: GraphModule, teacher: GraphModule, ranges: Mapping[str, Range], images: Images, *, seed: int = 0
+    graph: GraphModule,
+    teacher: GraphModule,
+    ranges: Mapping[str, Range],
+    images: Images,
+    grid: Grid = "full",
+    *,
+    seed: int = 0,
 ) -> tuple[GraphModule, dict[str, Any]]:
     """Short quantisation-aware training: the rounded network learns to answer as the float `teacher` does on `images`.
 
@@ -90,7 +98,7 @@ def train_with_rounding(
     trained = _trainable(graph)
     optimiser = _AdamInSteps(trained)
     generator = torch.Generator().manual_seed(seed)
-    stepper = _rounding_with_gradient(graph, ranges)
+    stepper = _rounding_with_gradient(graph, ranges, grid)
     losses = []
     for step in range(STEPS):
         chosen = torch.randperm(len(images), generator=generator)[:BATCH]
@@ -200,12 +208,12 @@ def _own(graph: GraphModule, node: Any, value: nn.Parameter) -> None:
     owner._parameters[name] = value
 
 
-def _rounding_with_gradient(graph: GraphModule, ranges: Mapping[str, Range]) -> Stepper:
-    weights = {node.args[1].name for node in weighted_nodes(graph)}  # type: ignore[union-attr]
+def _rounding_with_gradient(graph: GraphModule, ranges: Mapping[str, Range], grid: Grid) -> Stepper:
+    groups = groups_by_weight(graph)
 
     def change(node: Node, output: Tensor) -> Tensor:
-        if node.name in weights:
-            return output + (round_weight(output) - output).detach()
+        if node.name in groups:
+            return output + (round_weight(output, grid, groups[node.name]) - output).detach()
         if node.name in ranges:
             low, high = min(ranges[node.name][0], 0.0), max(ranges[node.name][1], 0.0)
             inside = output.clamp(low, high)

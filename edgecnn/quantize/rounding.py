@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgecnn.imaging import Images
-from edgecnn.quantize.flat import bias_of, clone, parameter, set_parameter, weighted_nodes
+from edgecnn.quantize.flat import bias_of, clone, groups_by_weight, groups_of, parameter, set_parameter, weighted_nodes
+from edgecnn.quantize.grid import LARGEST, PAIR, Grid, partners, whole_weights
 from edgecnn.quantize.simulate import Stepper, channel_means, float_means, round_weight
 
 _IMAGES = 32
@@ -27,13 +28,14 @@ _BLOCK = 64
 """Columns that are rounded before their errors reach the others."""
 
 
-def round_by_data(graph: GraphModule, images: Images) -> dict[str, Tensor]:
+def round_by_data(graph: GraphModule, images: Images, grid: Grid = "full") -> dict[str, Tensor]:
     """Each weighted node's name to its weight in int8 steps of each channel (still float), rounded by the data.
 
     After Frantar et al., GPTQ, ICLR 2023: column by column, the error of each goes to the columns that are left as the
-    layer's inputs correlate. The largest weight of a channel keeps its value, so that every engine that rounds these
-    weights to 127 steps each side finds the same ones. Each layer sees what the rounded ones before it give, with their
-    biases corrected. Layers that are neither linear nor convolutions of images are rounded to the nearest.
+    layer's inputs correlate. The largest weight of a channel keeps its value, so that every engine finds the same steps
+    again (`whole_weights`); of a pair that must not saturate, the weight that comes second takes what the first left.
+    Each layer sees what the rounded ones before it give, with their biases corrected. Layers that are neither linear
+    nor convolutions of images are rounded to the nearest.
     """
     graph = clone(graph)
     images = images[:_IMAGES]
@@ -49,7 +51,10 @@ def round_by_data(graph: GraphModule, images: Images) -> dict[str, Tensor]:
             source, constant = n.all_input_nodes[:2]
             values, weight = self.env[source], self.env[constant]
             patches = _patches(n, values, weight, generator)
-            found[n.name] = round_weight(weight) if patches is None else _rounded(weight, patches)
+            if patches is None:
+                found[n.name] = round_weight(weight, grid, groups_of(n))
+            else:
+                found[n.name] = _rounded(weight, patches, grid)
             self.env[constant] = found[n.name]
             output = super().run_node(n)
             return output + _spread(means[n.name] - channel_means(output), output)
@@ -60,7 +65,11 @@ def round_by_data(graph: GraphModule, images: Images) -> dict[str, Tensor]:
 
 
 def correct_bias(
-    graph: GraphModule, images: Images, in_float: Collection[str] = (), rounded: Mapping[str, Tensor] | None = None
+    graph: GraphModule,
+    images: Images,
+    in_float: Collection[str] = (),
+    rounded: Mapping[str, Tensor] | None = None,
+    grid: Grid = "full",
 ) -> GraphModule:
     """Shift each layer's bias by the mean error that rounded weights leave in its channels, layer after layer.
 
@@ -75,13 +84,14 @@ def correct_bias(
     means = float_means(graph, images)
     biases = {node.name: bias_of(graph, node) for node in weighted_nodes(graph)}
     weights = {str(node.args[1]) for node in weighted_nodes(graph) if node.name not in in_float}
+    groups = groups_by_weight(graph)
     for node in weighted_nodes(graph) if rounded else ():
         if node.name not in in_float:
             set_parameter(graph, node.args[1], rounded[node.name])  # type: ignore[index]
 
     def change(node: Node, output: Tensor) -> Tensor:
         if node.name in weights:
-            return round_weight(output)
+            return round_weight(output, grid, groups[node.name])
         if node.name in biases:
             shift = means[node.name] - channel_means(output)
             bias = biases[node.name]
@@ -126,11 +136,11 @@ def _patches(node: Node, values: Tensor, weight: Tensor, generator: torch.Genera
     return patches.transpose(0, 1)
 
 
-def _rounded(weight: Tensor, patches: Tensor) -> Tensor:
+def _rounded(weight: Tensor, patches: Tensor, grid: Grid) -> Tensor:
     """`weight` (out, …) rounded for inputs (groups, patches, weights of a channel)."""
     groups = len(patches)
     rows = weight.double().reshape(groups, len(weight) // groups, -1)
-    steps = rows.abs().amax(2).clamp_min(1e-12) / 127
+    steps = whole_weights(weight, grid, groups)[1].double().reshape(rows.shape[:2])
     products = (patches.transpose(1, 2) @ patches).double()
     variances = products.diagonal(dim1=1, dim2=2)
     damping = (_DAMPING * variances.mean(1)).clamp_min(1e-9)
@@ -140,26 +150,43 @@ def _rounded(weight: Tensor, patches: Tensor) -> Tensor:
     products = products.gather(1, order[:, :, None].expand(-1, -1, size)).gather(
         2, order[:, None, :].expand(-1, size, -1)
     )
+    upper = torch.linalg.cholesky(torch.linalg.inv(products), upper=True)
     sorted_rows = rows.gather(2, order[:, None, :].expand_as(rows))
-    found = _column_by_column(sorted_rows, torch.linalg.cholesky(torch.linalg.inv(products), upper=True), steps)
-    found = found.gather(2, order.argsort(1)[:, None, :].expand_as(rows))
+    places = order.argsort(1)
+    beside = partners(tuple(weight.shape), groups) if grid == "paired" else torch.zeros((size, 0), dtype=torch.long)
+    # Where each group's weights have their partners, once sorted; the last place stands for none.
+    moved = torch.cat([places, places.new_full((groups, 1), size)], 1)[:, beside]
+    moved = moved.gather(1, order[:, :, None].expand(-1, -1, beside.shape[1]))
+    back = places[:, None, :].expand_as(rows)
     largest = rows.abs().argmax(2, keepdim=True)
-    found = found.scatter(2, largest, rows.gather(2, largest))
+    found = _column_by_column(sorted_rows, upper, steps, back.gather(2, largest), moved)
+    found = (found.gather(2, back) * steps[:, :, None]).scatter(2, largest, rows.gather(2, largest))
     return found.reshape(weight.shape).to(weight.dtype)
 
 
-def _column_by_column(rows: Tensor, upper: Tensor, steps: Tensor) -> Tensor:
-    """`rows` (groups, channels, weights) in whole `steps` (groups, channels)."""
+def _column_by_column(rows: Tensor, upper: Tensor, steps: Tensor, largest: Tensor, beside: Tensor) -> Tensor:
+    """`rows` (groups, channels, weights) as whole numbers of `steps` (groups, channels).
+
+    `largest` (groups, channels, 1): the weight of each channel that keeps its value, there from the start. `beside`
+    (groups, weights, 0 to 2): those that each must fit with in 16 bits.
+    """
     rows = rows.clone()
-    found = torch.zeros_like(rows)
-    for first in range(0, rows.shape[2], _BLOCK):
-        last = min(first + _BLOCK, rows.shape[2])
+    groups, channels, size = rows.shape
+    kept = (rows.gather(2, largest) / steps[:, :, None]).round()
+    found = torch.zeros((groups, channels, size + 1), dtype=rows.dtype).scatter(2, largest, kept)
+    for first in range(0, size, _BLOCK):
+        last = min(first + _BLOCK, size)
         errors = torch.zeros_like(rows[:, :, first:last])
         for column in range(first, last):
             value = rows[:, :, column]
-            found[:, :, column] = (value / steps).round().clamp(-127, 127) * steps
-            error = (value - found[:, :, column]) / upper[:, column, column, None]
+            whole = (value / steps).round().clamp(-LARGEST, LARGEST)
+            if beside.shape[2]:
+                near = found.gather(2, beside[:, None, column].expand(-1, channels, -1))
+                whole = whole.clamp(-PAIR - near.clamp_max(0).amin(2), PAIR - near.clamp_min(0).amax(2))
+            whole = torch.where(largest[:, :, 0] == column, kept[:, :, 0], whole)
+            found[:, :, column] = whole
+            error = (value - whole * steps) / upper[:, column, column, None]
             errors[:, :, column - first] = error
             rows[:, :, column + 1 : last] -= error[:, :, None] * upper[:, None, column, column + 1 : last]
         rows[:, :, last:] -= errors @ upper[:, first:last, last:]
-    return found
+    return found[:, :, :size]

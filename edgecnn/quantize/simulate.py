@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
 from edgecnn.imaging import Images
-from edgecnn.quantize.flat import WEIGHTED, weighted_nodes
+from edgecnn.quantize.flat import WEIGHTED, groups_by_weight, groups_of, weighted_nodes
+from edgecnn.quantize.grid import Grid, whole_weights
 from edgecnn.quantize.observe import ABOVE_MINUS_3, OBSERVERS, Histogram, Range, observe
 
 _SOFT = ("hardswish", "silu", "gelu", "hardsigmoid", "sigmoid")
@@ -98,10 +99,10 @@ def _before(graph: GraphModule, activations: Collection[str]) -> set[str]:
     }
 
 
-def round_weight(weight: Tensor) -> Tensor:
-    """To 255 symmetric values a channel."""
-    scale = weight.abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True).clamp_min(1e-12) / 127
-    return (weight / scale).round().clamp(-127, 127) * scale
+def round_weight(weight: Tensor, grid: Grid, groups: int = 1) -> Tensor:
+    """To the whole numbers of steps that int8 has for each channel."""
+    whole, steps = whole_weights(weight, grid, groups)
+    return whole * steps.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 def round_activation(values: Tensor, limits: Range) -> Tensor:
@@ -112,13 +113,13 @@ def round_activation(values: Tensor, limits: Range) -> Tensor:
     return ((values / scale).round() + zero).clamp(0, 255).sub(zero).mul(scale)
 
 
-def simulated(graph: GraphModule, ranges: Mapping[str, Range], *, weights: bool = True) -> Stepper:
-    """A runner of `graph` with rounded activations, and rounded weights unless `weights` is False."""
-    constants = {str(node.args[1]) for node in weighted_nodes(graph)} if weights else set()
+def simulated(graph: GraphModule, ranges: Mapping[str, Range], grid: Grid | None = "full") -> Stepper:
+    """A runner of `graph` with rounded activations, and weights rounded to a grid unless that is None."""
+    groups = groups_by_weight(graph) if grid else {}
 
     def change(node: Node, output: Tensor) -> Tensor:
-        if node.name in constants:
-            return round_weight(output)
+        if grid and node.name in groups:
+            return round_weight(output, grid, groups[node.name])
         return round_activation(output, ranges[node.name]) if node.name in ranges else output
 
     return Stepper(graph, change)
@@ -187,24 +188,28 @@ class Resumed:
         return logits
 
 
-def sensitivities(graph: GraphModule, ranges: Mapping[str, Range], images: Images) -> dict[str, float]:
+def sensitivities(
+    graph: GraphModule, ranges: Mapping[str, Range], images: Images, grid: Grid = "full"
+) -> dict[str, float]:
     """Each weighted layer's node name to the SQNR (dB) of the logits when that layer alone is rounded, worst first.
 
     With it what it reads, and what it gives where that is rounded for its sake.
     """
     given = _before(graph, _SOFT) & ranges.keys()
     layers = weighted_nodes(graph)
-    ends = {node.name: [str(end) for end in node.args[:2]] for node in layers}
-    resumed = Resumed(graph, {source for source, _ in ends.values()}, images)
+    resumed = Resumed(graph, {str(node.args[0]) for node in layers}, images)
     found = {}
-    for name, (source, weight) in ends.items():
+    for layer in layers:
+        name, (source, weight) = layer.name, map(str, layer.args[:2])
         value = resumed.value(source)
         value = round_activation(value, ranges[source]) if source in ranges else value
 
-        def change(node: Node, output: Tensor, name: str = name, weight: str = weight) -> Tensor:
+        def change(
+            node: Node, output: Tensor, name: str = name, weight: str = weight, groups: int = groups_of(layer)
+        ) -> Tensor:
             if node.name == name and name in given:
                 return round_activation(output, ranges[name])
-            return round_weight(output) if node.name == weight else output
+            return round_weight(output, grid, groups) if node.name == weight else output
 
         logits = resumed.run(source, value, change)
         found[name] = sqnr(resumed.logits, logits)

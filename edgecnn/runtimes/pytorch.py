@@ -86,7 +86,7 @@ class _Session:
         if self._facts.get("machine", here) != here:
             yield f"int8 was written for {self._facts['machine']} and runs on {here}"
         elif (
-            self._facts.get("activation_levels") == 256
+            self._facts.get("grid") == "full"
             and here.lower() in ("x86_64", "amd64")
             and not torch.cpu._is_vnni_supported()
         ):

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edgecnn.artifact import Preprocess
-from edgecnn.blame.pipeline import EncodedImage, as_stored, layout_of, own_pipeline
+from edgecnn.blame.pipeline import EncodedImage, layout_of, own_pipeline
 from edgecnn.blame.stages import STAGES, exchange, walk
 from edgecnn.imaging import prepare, prepare_frame
 from tests.blame.conftest import textured
@@ -45,8 +45,6 @@ def test_a_turn_is_undone(orientation: int) -> None:
     pipeline = replace(own_pipeline(SPECS[0]), decode="whole", resize="bilinear", orientation="ignored")
     plain = Image.fromarray(stored).resize((32, 32), Image.Resampling.BILINEAR)
     assert np.array_equal(EncodedImage(encoded).pixels(pipeline), np.asarray(plain))
-    upright = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
-    assert as_stored(upright, orientation).size == upright.size
 
 
 def test_what_enters() -> None:

@@ -97,7 +97,7 @@ def _picture(material: Material, data: Path | None, name: str) -> str | None:
             expected = _sha256(material, name)
             if expected is not None and sha256_of(encoded) != expected:
                 continue
-            return _thumbnail(encoded)
+            return _thumbnail(encoded, material.bundle.preprocess.bits)
         except (OSError, BadImage):
             continue
     return None
@@ -120,8 +120,8 @@ def _sha256(material: Material, name: str) -> str | None:
     return reference.sha256[reference.names.index(name)]
 
 
-def _thumbnail(encoded: bytes) -> str:
-    image = Image.fromarray(decode_whole(encoded))
+def _thumbnail(encoded: bytes, bits: int | None) -> str:
+    image = Image.fromarray(decode_whole(encoded, bits))
     image.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     stream = io.BytesIO()
     image.save(stream, "JPEG", quality=_QUALITY)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
+from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.onnx import NOTES, fp32_file
 from edgecnn.imaging import Pixels
 from edgecnn.quantize.flat import WeightedLayer, find_weights, new_weights
+from edgecnn.quantize.grid import Grid, StoredWeight, whole_weights
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.observe import Tensors, observed_once
 
@@ -21,6 +26,9 @@ MAIN = "model.onnx"
 _FLOAT_OUTPUT = ("Gemm", "MatMul")
 """Classifiers whose int8 kernels give float: 8 bits would coarsen the logits."""
 
+_KNOWN = ("Conv", "Gemm", "MatMul")
+"""Layers of which it is known in which order engines add."""
+_ONNX_INT8 = 3
 _BIAS_STEPS = 2**20
 """Of a bias that stands alone: any number that 32 bits hold would do."""
 _NO_BIAS = 1e-12
@@ -76,7 +84,7 @@ def write_qdq(attempt: Attempt, tuning: TuningSet, path: Path, fused: Collection
     finally:
         logging.disable(logging.NOTSET)
         cache.unlink(missing_ok=True)
-    _finish(path, fp32, attempt.source.described, fused)
+    _finish(path, fp32, attempt, fused)
 
 
 def _last_operation(fp32: Path) -> tuple[str, str]:
@@ -139,47 +147,102 @@ def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
     return (MAIN,)
 
 
-def _finish(path: Path, fp32: Path, described: Mapping[str, str], fused: Collection[str]) -> None:
+def _finish(path: Path, fp32: Path, attempt: Attempt, fused: Collection[str]) -> None:
     """What the quantiser does not do, and metadata as in our other ONNX files; it leaves notes of its own."""
     import onnx
 
     model = onnx.load(path)
-    _keep_biases(model, onnx.load(fp32))
+    _set_weights(model, onnx.load(fp32), attempt.grid)
     _fuse(model, fused)
     model.producer_name = "edgecnn"
     del model.metadata_props[:]
-    onnx.helper.set_model_props(model, dict(described))
+    onnx.helper.set_model_props(model, dict(attempt.source.described))
     onnx.save(model, path)
 
 
-def _keep_biases(model: Any, floating: Any) -> None:
-    """Finer steps for the bias of channels whose weights are all zero, in place.
+def _set_weights(model: Any, floating: Any, grid: Grid) -> None:
+    """Weights rounded as ours are, and biases in steps that fit them, in place.
 
-    The quantiser gives such weights a scale of 1, so that the bias has steps as coarse as the activations'. One channel
-    of MobileNetV3 that lost its −0.06 so left the logits with 10 dB, where rounded weights alone left them with 19.
+    The quantiser's own are the largest weight over 127 in every channel. Where all weights are zero it gives them a
+    scale of 1, so that the bias has steps as coarse as the activations': one channel of MobileNetV3 that lost its −0.06
+    so left the logits with 10 dB, where rounded weights alone left them with 19.
     """
     from onnx.numpy_helper import from_array, to_array
 
     constants = {one.name: one for one in model.graph.initializer}
-    biases = {one.name: to_array(one) for one in floating.graph.initializer}
+    floats = {one.name: to_array(one) for one in floating.graph.initializer}
     inputs = {node.name: node.input for node in floating.graph.node}
+
+    def put(names: Sequence[str], scales: NDArray[np.float32], whole: NDArray[Any]) -> None:
+        for name, array in zip(names, (whole, scales), strict=False):
+            constants[name].CopyFrom(from_array(np.ascontiguousarray(array), name))
+
+    for layer in _int8_layers(model):
+        wanted = layer.outputs_first(floats[inputs[layer.name][1]])
+        whole, steps = (one.numpy() for one in whole_weights(torch.from_numpy(wanted), grid, layer.groups))
+        if layer.bias is not None:
+            bias = floats[inputs[layer.name][2]]
+            step = float(to_array(constants[layer.values[1]]))
+            zero = ~whole.reshape(len(whole), -1).any(axis=1) & (np.abs(bias) > _NO_BIAS)
+            steps = np.where(zero, np.abs(bias) / (step * _BIAS_STEPS), steps).astype(np.float32)
+            bias_steps = (steps.astype(np.float64) * step).astype(np.float32)
+            limits = np.iinfo(np.int32)
+            put(layer.bias, bias_steps, np.clip(np.rint(bias / bias_steps), limits.min, limits.max).astype(np.int32))
+        put(layer.weight, steps, layer.as_stored(whole.astype(np.int8)))
+
+
+@dataclass(frozen=True)
+class _Int8Layer:
+    """A convolution or matrix product whose weights are an int8 constant: names of what it multiplies and adds."""
+
+    name: str
+    values: Sequence[str]
+    """(tensor, scale, zero point) of what it reads, as of the weights and the bias."""
+    weight: Sequence[str]
+    bias: Sequence[str] | None
+    groups: int
+    transposed: bool
+    """Whether weights are stored (in, out)."""
+
+    def outputs_first(self, stored: NDArray[Any]) -> NDArray[Any]:
+        """(out, in / groups, …), as torch has it."""
+        return np.array(stored.T if self.transposed else stored, order="C")
+
+    def as_stored(self, weight: NDArray[Any]) -> NDArray[Any]:
+        """The other way."""
+        return np.ascontiguousarray(weight.T) if self.transposed else weight
+
+
+def _int8_layers(model: Any) -> Iterator[_Int8Layer]:
+    """UserError for a kind of layer of which it is not known how engines add its products."""
+    int8s = {one.name for one in model.graph.initializer if one.data_type == _ONNX_INT8}
     whole = {node.output[0]: node.input for node in model.graph.node if node.op_type == "DequantizeLinear"}
     for node in model.graph.node:
-        if node.op_type != "Conv" or len(node.input) < 3 or any(name not in whole for name in node.input):
+        constants = [name for name in node.input if name in whole and whole[name][0] in int8s]
+        if not constants:
             continue
-        values, weight, bias = (whole[name] for name in node.input)
-        wanted = biases[inputs[node.name][2]]
-        whole_weight = to_array(constants[weight[0]])
-        zero = ~whole_weight.reshape(len(whole_weight), -1).any(axis=1) & (np.abs(wanted) > _NO_BIAS)
-        if not zero.any():
-            continue
-        step = float(to_array(constants[values[1]]))
-        scales, whole_bias = to_array(constants[weight[1]]).copy(), to_array(constants[bias[0]]).copy()
-        scales[zero] = np.abs(wanted[zero]) / (step * _BIAS_STEPS)
-        bias_scales = np.where(zero, scales * step, to_array(constants[bias[1]])).astype(np.float32)
-        whole_bias[zero] = np.round(wanted[zero] / bias_scales[zero])
-        for name, array in ((weight[1], scales), (bias[1], bias_scales), (bias[0], whole_bias)):
-            constants[name].CopyFrom(from_array(array, name))
+        settings = {one.name: one.i for one in node.attribute}
+        if node.op_type not in _KNOWN or constants != [node.input[1]] or settings.get("transA"):
+            raise UserError(f"ONNX int8: {node.name} is a {node.op_type}, whose weights are int8: keep it in float")
+        yield _Int8Layer(
+            name=node.name,
+            values=whole[node.input[0]],
+            weight=whole[node.input[1]],
+            bias=whole.get(node.input[2]) if len(node.input) > 2 else None,
+            groups=settings.get("group", 1),
+            transposed=node.op_type == "MatMul" or (node.op_type == "Gemm" and not settings.get("transB")),
+        )
+
+
+def stored_weights(path: Path) -> Iterator[StoredWeight]:
+    """The int8 weights of a QDQ file."""
+    import onnx
+
+    model = onnx.load(path)
+    constants = {one.name: one for one in model.graph.initializer}
+    for layer in _int8_layers(model):
+        values = layer.outputs_first(onnx.numpy_helper.to_array(constants[layer.weight[0]]))
+        yield StoredWeight(layer.name, values, layer.groups)
 
 
 def _fuse(model: Any, fused: Collection[str]) -> None:
@@ -223,5 +286,10 @@ def _all_tensors(fp32: Path, threads: int) -> Callable[[Pixels], Tensors]:
 
 
 QUANTIZER = Quantizer(
-    runtime="onnxruntime", write=_write, libraries=("torch", "onnx", "onnxruntime"), extra="train", notes=NOTES
+    runtime="onnxruntime",
+    write=_write,
+    libraries=("torch", "onnx", "onnxruntime"),
+    extra="train",
+    notes=NOTES,
+    in_pairs=stored_weights,
 )

@@ -6,12 +6,18 @@ import contextlib
 import io
 import logging
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from edgecnn.errors import UserError
 from edgecnn.formats.onnx import fp32_file
 from edgecnn.formats.openvino import FILES, NOTES
 from edgecnn.quantize.engines.onnx import write_qdq
+from edgecnn.quantize.grid import StoredWeight
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 
 _FUSED = ("HardSwish", "HardSigmoid")
@@ -41,9 +47,49 @@ def _by_nncf(attempt: Attempt, tuning: TuningSet, out: Path, *, fast: bool) -> t
             nncf.Dataset([image[None] for image in tuning.calibration]),
             subset_size=len(tuning.calibration),
             fast_bias_correction=fast,
+            # Its way to spare pairs: half the range, in every layer.
+            advanced_parameters=nncf.AdvancedQuantizationParameters(
+                overflow_fix=nncf.OverflowFix.DISABLE if attempt.grid == "full" else nncf.OverflowFix.ENABLE
+            ),
         )
     openvino.save_model(quantized, out / FILES[0], compress_to_fp16=False)
     return FILES
+
+
+_LAYERS = ("Convolution", "GroupConvolution", "MatMul")
+_BETWEEN = ("Convert", "Multiply", "Subtract", "Reshape", "Transpose")
+"""What may stand between int8 weights and their layer."""
+
+
+def _stored(path: Path) -> Iterator[StoredWeight]:
+    """The int8 weights of an .xml and its .bin. UserError where weights are rounded otherwise than by being int8."""
+    import openvino
+
+    for layer in openvino.Core().read_model(path).get_ordered_ops():
+        if layer.get_type_name() not in _LAYERS:
+            continue
+        constant = layer.input_value(1).get_node()
+        while constant.get_type_name() in _BETWEEN:
+            constant = constant.input_value(0).get_node()
+        name = layer.get_friendly_name()
+        if constant.get_type_name() == "FakeQuantize" and _is_constant(constant.input_value(0).get_node()):
+            raise UserError(f"OpenVINO int8: {name} has weights that are not yet whole numbers")
+        if constant.get_type_name() == "Constant" and str(constant.get_element_type().to_dtype()) == "int8":
+            yield _as_torch_has_it(layer, name, np.array(constant.data))
+
+
+def _is_constant(node: Any) -> bool:
+    return bool(node.get_type_name() == "Constant")
+
+
+def _as_torch_has_it(layer: Any, name: str, values: Any) -> StoredWeight:
+    shape = tuple(layer.input_value(1).get_shape())
+    if layer.get_type_name() == "GroupConvolution":
+        groups, out, *rest = shape
+        return StoredWeight(name, values.reshape(groups * out, *rest), groups)
+    if layer.get_type_name() == "MatMul" and not layer.get_attributes()["transpose_b"]:
+        return StoredWeight(name, np.ascontiguousarray(np.moveaxis(values, -1, 0)))
+    return StoredWeight(name, values)
 
 
 QUANTIZER = Quantizer(
@@ -52,6 +98,7 @@ QUANTIZER = Quantizer(
     libraries=("torch", "onnx", "openvino", "nncf"),
     extra="train",
     notes=NOTES,
+    in_pairs=_stored,
     own={
         "NNCF fast bias correction": partial(_by_nncf, fast=True),
         "NNCF accurate bias correction": partial(_by_nncf, fast=False),

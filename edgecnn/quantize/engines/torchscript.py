@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.fx.node import map_arg
 
 from edgecnn.errors import UserError, first_line
 from edgecnn.quantize.flat import layers_of
+from edgecnn.quantize.grid import StoredWeight
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.lowering import (
     Dialect,
@@ -40,21 +41,21 @@ NOTES = {"exporter": "torch quantized:: operations, torch.jit.trace, freeze", "w
 
 def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
     source = attempt.source
-    levels = 127 if _sums_pairs_in_16_bits() else 255
     example = torch.zeros((2, source.height, source.width, 3), dtype=torch.uint8)
     facts = {
         "height": source.height,
         "width": source.width,
         "layers": [layer.name for layer in layers_of(source.module)],
         "machine": platform.machine(),
-        "activation_levels": levels + 1,
+        "grid": attempt.grid,
     }
     ranges = ranges_of(attempt, tuning)
     with warnings.catch_warnings(), quiet(), exact_int8(), torch.inference_mode():
         # torch.jit and quantized tensors are deprecated as a whole; they stay a format that people deploy.
         warnings.simplefilter("ignore")
         try:
-            graph = rewrite(source.module, DIALECT, ranges, frozenset(layer.node for layer in attempt.in_float), levels)
+            in_float = frozenset(layer.node for layer in attempt.in_float)
+            graph = rewrite(source.module, DIALECT, ranges, in_float, attempt.grid)
             if reads_batch_size(graph):
                 raise UserError("torchscript int8: the network computes with its batch size: it cannot be traced")
             traced = torch.jit.trace(graph.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
@@ -65,9 +66,21 @@ def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
     return (MAIN,)
 
 
-def _sums_pairs_in_16_bits() -> bool:
-    """x86-64 without VNNI adds two products of 8 bits in 16, which holds only products of 7 and 8 bits."""
-    return platform.machine().lower() in ("x86_64", "amd64") and not torch.cpu._is_vnni_supported()
+def _stored(path: Path) -> Iterator[StoredWeight]:
+    """The packed weights of a frozen file."""
+    with warnings.catch_warnings(), quiet(), exact_int8():
+        warnings.simplefilter("ignore")
+        module: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    for node in module.inlined_graph.nodes():
+        if node.kind().startswith(("quantized::conv", "quantized::linear")):
+            packed = next(one for one in map(_constant, node.inputs()) if hasattr(one, "unpack"))
+            weight = packed.unpack()[0].int_repr().numpy()
+            groups = packed.groups() if hasattr(packed, "groups") else 1
+            yield StoredWeight(node.output().debugName(), weight, groups)
+
+
+def _constant(value: Any) -> Any:
+    return value.toIValue() if value.node().kind() == "prim::Constant" else None
 
 
 def _quantize(work: Rewriting, node: Node, tensor: Node, scale: Scale) -> Node:
@@ -204,4 +217,6 @@ DIALECT = Dialect(
         **dict.fromkeys(_KEEP_THE_SCALE, _moved),
     },
 )
-QUANTIZER = Quantizer(runtime="pytorch", write=_write, libraries=("torch",), extra="train", notes=NOTES)
+QUANTIZER = Quantizer(
+    runtime="pytorch", write=_write, libraries=("torch",), extra="train", notes=NOTES, in_pairs=_stored
+)

@@ -1,0 +1,100 @@
+"""JPEGs as strangers write them are read; damaged ones are refused."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from edgecnn.artifact import Preprocess
+from edgecnn.errors import BadImage
+from edgecnn.imaging import decode_whole, peak_of, prepare, prepare_frame
+from edgecnn.imaging.jpeg import MOST_STRAY_BYTES
+from tests.conftest import encode, picture
+
+SPEC = Preprocess(height=24, width=32)
+PAGE = 4096
+
+
+def noisy(seed: int, height: int = 480, width: int = 640) -> bytes:
+    """A JPEG of many pages of data."""
+    grain = np.random.default_rng(seed).normal(0, 25, (height, width, 3))
+    return encode(np.clip(picture(seed, height, width) + grain, 0, 255).astype(np.uint8), "JPEG", quality=92)
+
+
+@pytest.mark.parametrize("position", ["before the tables", "before the frame", "before the scan", "before the end"])
+@pytest.mark.parametrize("stray", [b"\0", b"\x37", b"\x12\0\x34\x56"])
+def test_a_few_bytes_that_belong_to_nothing_change_no_pixel(position: str, stray: bytes) -> None:
+    encoded = noisy(3, 96, 120)
+    marker = {"tables": b"\xff\xdb", "frame": b"\xff\xc0", "scan": b"\xff\xda", "end": b"\xff\xd9"}[
+        position.split()[-1]
+    ]
+    at = encoded.rindex(marker)
+    mended = encoded[:at] + stray + encoded[at:]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(mended)).convert("RGB")), decode_whole(encoded))
+    assert np.array_equal(decode_whole(mended), decode_whole(encoded))
+    assert np.array_equal(prepare(mended, SPEC), prepare(encoded, SPEC))
+    assert peak_of(mended) is None
+
+
+def test_more_of_them_are_damage() -> None:
+    encoded = noisy(3, 96, 120)
+    at = encoded.rindex(b"\xff\xda")
+    with pytest.raises(BadImage, match="damaged JPEG"):
+        prepare(encoded[:at] + b"\x37" * (MOST_STRAY_BYTES + 1) + encoded[at:], SPEC)
+
+
+def test_a_zeroed_page_is_damage() -> None:
+    """A disk or a network that lost 4 KiB. Where the decoder happens to find nothing wrong nobody can know."""
+    refused = tried = 0
+    for seed in range(4):
+        encoded = noisy(seed)
+        for page in range(1, len(encoded) // PAGE - 1):
+            damaged = encoded[: page * PAGE] + bytes(PAGE) + encoded[(page + 1) * PAGE :]
+            tried += 1
+            for read in (lambda data: prepare(data, SPEC), decode_whole, peak_of):
+                try:
+                    read(damaged)
+                except BadImage:
+                    refused += 1
+    assert tried > 40
+    assert refused >= 0.95 * 3 * tried
+
+
+@pytest.mark.parametrize("colour", ["L", "RGB", "CMYK"])
+def test_damage_is_found_in_every_colour_space(colour: str) -> None:
+    stream = io.BytesIO()
+    Image.open(io.BytesIO(noisy(5))).convert(colour).save(stream, "JPEG", quality=92)
+    encoded = stream.getvalue()
+    assert prepare(encoded, SPEC).shape == (24, 32, 3)
+    at = len(encoded) // 2
+    with pytest.raises(BadImage, match="damaged"):
+        prepare(encoded[:at] + bytes(PAGE) + encoded[at + PAGE :], SPEC)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0", "4:1:1"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_usual_subsamplings_are_those_of_pillow(subsampling: str, progressive: bool) -> None:
+    encoded = encode(picture(3, 90, 121), "JPEG", subsampling=subsampling, progressive=progressive)
+    assert np.array_equal(decode_whole(encoded), np.asarray(Image.open(io.BytesIO(encoded))))
+
+
+@given(at=st.integers(2, 700), value=st.integers(0, 255))
+@settings(deadline=None, max_examples=80)
+def test_any_byte_of_the_header_may_be_wrong(at: int, value: int) -> None:
+    encoded = bytearray(encode(picture(3, 60, 80), "JPEG"))
+    encoded[at] = value
+    for read in (lambda data: prepare(data, SPEC), decode_whole, peak_of):
+        try:
+            read(bytes(encoded))
+        except BadImage as error:
+            assert "\n" not in str(error)
+
+
+def test_a_grey_file_is_prepared_as_its_frame() -> None:
+    encoded = encode(picture(3, 24, 32)[:, :, 0], "JPEG", quality=90)
+    assert np.array_equal(prepare(encoded, SPEC), prepare_frame(decode_whole(encoded), SPEC))
