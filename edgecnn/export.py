@@ -6,7 +6,6 @@ import errno
 import json
 import platform
 import shutil
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +21,6 @@ from edgecnn.artifact import (
     Artifact,
     Bundle,
     FrameCheck,
-    Golden,
     LeftOut,
     Provenance,
     inventory,
@@ -34,7 +32,9 @@ from edgecnn.data import Dataset, Item, calibration_items, load_split, split_has
 from edgecnn.documents import Frozen, Sha256, folder_written_whole, parse, sha256_of, sha256_of_file, write_atomically
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Source
-from edgecnn.imaging import Images, prepare
+from edgecnn.golden import Chosen, choose, decisions
+from edgecnn.golden import write as write_golden
+from edgecnn.imaging import Images
 from edgecnn.installed import PREPARING, installed_versions
 from edgecnn.metadata import describe
 from edgecnn.parity import (
@@ -53,6 +53,8 @@ from edgecnn.quantize import libraries as quantize_libraries
 from edgecnn.quantize import names as quantize_names
 from edgecnn.quantize import quantize
 from edgecnn.quantize.ladder import TuningSet
+from edgecnn.rehearse.cache import cache_folder
+from edgecnn.rehearse.short import prove
 from edgecnn.require import parse as parse_requirements
 from edgecnn.require import unmet
 from edgecnn.runtimes import get as get_runtime
@@ -63,8 +65,6 @@ from edgecnn.runtimes import open_file, open_session
 if TYPE_CHECKING:
     from edgecnn.quantize.candidates import Networks
 
-GOLDEN_PER_CLASS = 10
-GOLDEN_IN_ALL = 120
 _BATCH = 32
 _TRAINING_IMAGES = 512
 """For training with rounding."""
@@ -86,6 +86,7 @@ class _Job:
     networks: Networks | None
     """What INT8 starts from, shared by the engines; None where no int8 is asked for."""
     reference: Reference
+    golden: tuple[Chosen, ...]
     calibration: tuple[Item, ...]
     part: Path
     """Variants that are done, so that an export that was cut off goes on."""
@@ -239,7 +240,10 @@ def _prepare(
         from edgecnn.quantize.candidates import Networks
 
         networks = Networks(source, tuning)
-    return _Job(checkpoint, digest, data, target, source, tuning, networks, reference, calibration, part, progress)
+    golden = choose(data.test, reference.logits, data.classes, spec)
+    return _Job(
+        checkpoint, digest, data, target, source, tuning, networks, reference, golden, calibration, part, progress
+    )
 
 
 def _refuse_one_class(calibration: Sequence[Item], data: Dataset) -> None:
@@ -301,7 +305,7 @@ def _assemble(job: _Job, done: Sequence[Artifact | LeftOut], folder: Path) -> Bu
     frames = _frames(job, artifacts, folder)
     save_reference(job.reference, folder / REFERENCE_FILE)
     (folder / "labels.txt").write_text("\n".join(job.data.classes) + "\n", encoding="utf-8")
-    golden = _golden(job, folder)
+    golden = write_golden(job.golden, folder)
     checkpoint, target = job.checkpoint, job.target
     return Bundle(
         name=f"{checkpoint.model.rpartition(':')[2]}-{target.name}",
@@ -384,7 +388,7 @@ def _variant(job: _Job, spec: VariantSpec, folder: Path) -> Artifact | LeftOut:
         reason = "; ".join(unmet(executed, parse_requirements(job.target.require))) or None
     if reason is not None:
         return LeftOut(variant=name, reason=reason, check=check if np.isfinite(check.max_logit_error) else None)
-    return Artifact(
+    made = Artifact(
         variant=name,
         format=spec.format,
         precision=spec.precision,
@@ -393,8 +397,10 @@ def _variant(job: _Job, spec: VariantSpec, folder: Path) -> Artifact | LeftOut:
         bytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
         notes=converted.notes,
         executed=executed,
+        golden_decisions=decisions(job.golden, logits),
         check=check,
     )
+    return _proven(job, made, folder / converted.files[0])
 
 
 def _run(job: _Job, spec: VariantSpec, path: Path) -> tuple[NDArray[np.float32], Mapping[str, Any]]:
@@ -423,24 +429,24 @@ def _frames(job: _Job, artifacts: Sequence[Artifact], folder: Path) -> FrameChec
         session.close()
 
 
-def _golden(job: _Job, folder: Path) -> tuple[Golden, ...]:
-    """Encoded test images with eager fp32's logits, the classes in turn."""
-    by_class: dict[int, list[int]] = defaultdict(list)
-    for index, item in enumerate(job.data.test):
-        by_class[item.label].append(index)
-    ranked = sorted((rank, label, i) for label, found in by_class.items() for rank, i in enumerate(found))
-    chosen = [index for rank, _, index in ranked if rank < GOLDEN_PER_CLASS][:GOLDEN_IN_ALL]
-    (folder / "golden").mkdir()
-    golden = []
-    for number, index in enumerate(chosen):
-        item = job.data.test[index]
-        file = f"golden/{number:03d}{item.path.suffix.lower()}"
-        shutil.copyfile(item.path, folder / file)
-        logits = tuple(float(value) for value in job.reference.logits[index])
-        pixels = sha256_of(prepare(item.path.read_bytes(), job.checkpoint.preprocess).tobytes())
-        label = job.data.classes[item.label]
-        golden.append(Golden(file=file, label=label, logits=logits, pixels_sha256=pixels))
-    return tuple(golden)
+def _proven(job: _Job, artifact: Artifact, model: Path) -> Artifact | LeftOut:
+    """The variant with the instruction sets on which it is proven; left out where it decides otherwise on one."""
+    shown = prove(
+        artifact,
+        model,
+        [(one.path, one.golden) for one in job.golden],
+        job.checkpoint.preprocess,
+        job.data.classes,
+        cache_folder(None),
+        job.progress,
+        older=job.target.machine == "x86_64",
+    )
+    for remark in shown.remarks:
+        job.progress(f"{artifact.variant}: {remark}")
+    if shown.refused:
+        return LeftOut(variant=artifact.variant, reason=shown.refused, check=artifact.check)
+    notes = {**artifact.notes, "not_proven": list(shown.remarks)} if shown.remarks else artifact.notes
+    return artifact.model_copy(update={"proven_on": shown.proven_on, "notes": notes})
 
 
 def _provenance(job: _Job) -> Provenance:

@@ -200,6 +200,7 @@ def remarks(bundle: Bundle) -> list[str]:
             found.append(f"{artifact.variant}: {artifact.notes['rung']} ({rungs} tried on validation images)")
             found += [f"    {rung_line(row)}" for row in artifact.notes["rungs_tried_on_validation"]]
         found += [f"{artifact.variant}: engine: {remark}" for remark in artifact.executed.get("remarks", ())]
+        found += [f"{artifact.variant}: {line}" for line in artifact.notes.get("not_proven", ())]
         if artifact.check.too_few and artifact.precision != "fp32":
             found.append(f"{artifact.variant}: {artifact.check.too_few}")
     frames = bundle.frames

@@ -48,16 +48,18 @@ def prove(
     classes: Sequence[str],
     cache: Path,
     say: Say,
+    older: bool = True,
     run_there: Run | None = None,
 ) -> Shown:
     """Run the first golden images (with their files) of an INT8 variant on every lower x86-64 level than this machine.
 
-    `artifact` has its `golden_decisions`, `model` is its main file. Where the precision is another one, or this machine
-    no x86-64, only this machine's own set is proven.
+    `artifact` has its `golden_decisions`, `model` is its main file. `older`: whether the target may be an x86-64
+    processor with less than this machine has. Where it may not, the precision is another one, or this machine no
+    x86-64, only this machine's own set is proven.
     """
     here = runtimes.instruction_set(artifact.runtime)
     proven, remarks = [here] if here else [], []
-    for level in levels_below(here) if artifact.precision == "int8" else ():
+    for level in levels_below(here) if older and artifact.precision == "int8" else ():
         place = on_level(level, artifact.runtime, _emulator(cache, say))
         if place is None:
             cure = f"`edgecnn rehearse bundle/ --device {level.name} --record` fetches one and proves it"

@@ -76,7 +76,9 @@ def answer(logits: np.ndarray, instruction_set: str) -> Answer:
 
 
 def shown(artifact: Artifact, run_there: Callable[[Place, Job], Ran] | None = None) -> short.Shown:
-    return prove(artifact, Path("m.onnx"), golden(), SPEC, CLASSES, Path("/none"), lambda line: None, run_there)
+    return prove(
+        artifact, Path("m.onnx"), golden(), SPEC, CLASSES, Path("/none"), lambda line: None, run_there=run_there
+    )
 
 
 @pytest.mark.usefixtures("vnni")
@@ -139,6 +141,12 @@ def test_without_an_emulator_it_says_what_is_not_proven(
 @pytest.mark.usefixtures("vnni")
 def test_fp32_is_not_looked_at(int8: Artifact) -> None:
     assert shown(int8.model_copy(update={"precision": "fp32"})) == short.Shown(("x86-64-vnni",), None, ())
+
+
+@pytest.mark.usefixtures("vnni")
+def test_a_target_that_is_no_older_is_not_looked_at(int8: Artifact) -> None:
+    found = prove(int8, Path("m.onnx"), golden(), SPEC, CLASSES, Path("/none"), lambda line: None, older=False)
+    assert found == short.Shown(("x86-64-vnni",), None, ())
 
 
 def test_there_is_nothing_below_an_arm_or_an_old_processor() -> None:
