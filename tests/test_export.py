@@ -16,10 +16,11 @@ from torch import Tensor
 
 from edgecnn import export as exporting
 from edgecnn import formats
-from edgecnn.artifact import load_bundle
+from edgecnn.artifact import Artifact, load_bundle
 from edgecnn.data import load_folder
 from edgecnn.formats import Converted
 from edgecnn.models import Deployed
+from edgecnn.rehearse.short import Shown
 from edgecnn.train import fine_tune
 from tests.test_cli import call, refused
 from tests.training import options, write_images
@@ -86,6 +87,27 @@ def test_one_class_to_calibrate_with_is_refused(
     assert "calibration: all 1 images are 'dark'" in line
     assert "raise calibration_images" in line
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_variant_that_decides_otherwise_on_an_older_processor_is_left_out(
+    run: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def prove(artifact: Artifact, *given: Any, older: bool) -> Shown:
+        assert older
+        assert len(artifact.golden_decisions) == len(given[1])
+        if artifact.format == "onnx":
+            return Shown(("x86-64-vnni",), "decides otherwise on x86-64-v3: 9 of 16 golden images", ())
+        return Shown(("x86-64-vnni", "x86-64-v3"), None, ("not proven on x86-64-v2: no emulator here",))
+
+    monkeypatch.setattr(exporting, "prove", prove)
+    assert call(monkeypatch, "export", run, "--target", target, "--out", tmp_path / "bundle") == 1
+    bundle = load_bundle(tmp_path / "bundle")
+    assert [one.proven_on for one in bundle.artifacts] == [("x86-64-vnni", "x86-64-v3")]
+    assert [(one.variant, one.reason, one.final) for one in bundle.left_out] == [
+        ("onnx-fp32", "decides otherwise on x86-64-v3: 9 of 16 golden images", True)
+    ]
+    assert not (tmp_path / "bundle/onnx-fp32").exists()
+    assert "torchscript-fp32: not proven on x86-64-v2: no emulator here" in capsys.readouterr().out
 
 
 def test_a_disk_that_is_full_half_way(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from edgecnn import runtimes
 from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.bench import read_runs
 from edgecnn.cli import main
@@ -95,6 +96,16 @@ def test_golden_images_carry_what_fp32_answered(bundle: Bundle, ran: Path) -> No
     assert {golden.label for golden in bundle.golden} == set(bundle.classes)
     assert all((ran / "bundle" / golden.file).is_file() for golden in bundle.golden)
     assert all(len(golden.logits) == len(bundle.classes) for golden in bundle.golden)
+
+
+def test_variants_record_where_they_are_proven_and_what_they_decided(bundle: Bundle) -> None:
+    for artifact in bundle.artifacts:
+        here = runtimes.instruction_set(artifact.runtime)
+        assert artifact.proven_on[:1] == ((here,) if here else ())
+        trained = [golden.logits.index(max(golden.logits)) for golden in bundle.golden]
+        assert len(artifact.golden_decisions) == len(bundle.golden)
+        if artifact.precision == "fp32":
+            assert list(artifact.golden_decisions) == trained
 
 
 def test_raw_frames_were_compared(bundle: Bundle) -> None:
