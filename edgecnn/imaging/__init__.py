@@ -18,13 +18,14 @@ from edgecnn.imaging.preparer import (
     Reduced,
     as_stored,
     decode_whole,
-    peak_of,
     prepare,
     prepare_frame,
     reduction,
 )
+from edgecnn.imaging.whole import DEPTHS, bits_of
 
 __all__ = [
+    "DEPTHS",
     "EXTENSIONS",
     "MAX_PIXELS",
     "Images",
@@ -32,9 +33,9 @@ __all__ = [
     "Preparer",
     "Reduced",
     "as_stored",
+    "bits_of",
     "decode_whole",
     "orientation",
-    "peak_of",
     "prepare",
     "prepare_frame",
     "reduction",

@@ -13,6 +13,7 @@ from edgecnn.imaging import jpeg, kernels, whole
 from edgecnn.imaging.kernels import PARTS, Span, Workspace
 from edgecnn.imaging.orientation import MIRRORED, ON_ITS_SIDE, UPSIDE_DOWN, orientation, upright
 from edgecnn.imaging.pixels import DeepPixels, Pixels
+from edgecnn.imaging.whole import bits_of
 
 _FACTORS = (8, 4, 2)
 
@@ -83,6 +84,15 @@ class Preparer:
         """Encoded file to uint8 (height, width, 3). May share memory with the next call's result. Raises BadImage."""
         return self.fit(self.decode(encoded))
 
+    def probe(self, encoded: bytes) -> tuple[Pixels, int | None]:
+        """A file of which nobody has decided yet how many bits count: prepared by its own range, and the largest value
+        of a 16-bit file (None: it has 8 bits). Raises BadImage where it cannot be read."""
+        if encoded[:3] == jpeg.START:
+            return self.prepare(encoded), None
+        values = whole.load(encoded)
+        peak = int(values.max(initial=0)) if values.dtype == np.uint16 else None
+        return self.prepare_frame(whole.to_8_bits(values, None if peak is None else bits_of(peak))), peak
+
     def prepare_frame(self, frame: Pixels) -> Pixels:
         """Raw frame, uint8 (h, w, 3) RGB or (h, w) grey, to uint8 (height, width, 3). Shares memory likewise."""
         return self.fit(self.reduce(frame))
@@ -109,18 +119,6 @@ def decode_whole(encoded: bytes, bits: int | None = None) -> Pixels:
     """
     pixels = whole.to_8_bits(_whole(encoded), bits)
     return np.ascontiguousarray(pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2))
-
-
-def peak_of(encoded: bytes) -> int | None:
-    """The largest value of a 16-bit file; None of one with 8 bits. Raises BadImage where the file cannot be read."""
-    if encoded[:3] == jpeg.START:
-        try:
-            _decode_jpeg(encoded, lambda height, width: max(_FACTORS), Workspace())
-            return None
-        except jpeg.NotTaken:
-            pass
-    values = whole.load(encoded)
-    return int(values.max(initial=0)) if values.dtype == np.uint16 else None
 
 
 def reduction(height: int, width: int, spec: Preprocess) -> int:

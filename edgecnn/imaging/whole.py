@@ -16,6 +16,8 @@ from edgecnn.errors import BadImage, first_line
 from edgecnn.imaging.orientation import load_and_tag, upright
 from edgecnn.imaging.pixels import MAX_PIXELS, DeepPixels, Pixels, check_size
 
+DEPTHS = (10, 12, 14, 16)
+"""Bits of cameras that write files of 16."""
 _LEAST_16_BIT_PEAK = 4096
 _NATIVE, _SWAPPED = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 _BYTES_OF_16 = {
@@ -53,6 +55,11 @@ def load(encoded: bytes) -> Pixels | DeepPixels:
         raise
     except Exception as error:  # Pillow's decoders raise whatever a damaged file leads them to
         raise BadImage(f"damaged or unreadable ({first_line(error)})") from None
+
+
+def bits_of(peak: int) -> int:
+    """The fewest of DEPTHS that hold a value."""
+    return next(bits for bits in DEPTHS if not peak >> bits)
 
 
 def to_8_bits(values: Pixels | DeepPixels, bits: int | None) -> Pixels:

@@ -12,12 +12,14 @@ from PIL import Image
 
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import BadImage
-from edgecnn.imaging import decode_whole, peak_of, prepare, prepare_frame
+from edgecnn.imaging import Preparer, decode_whole, prepare, prepare_frame
 from edgecnn.imaging.jpeg import MOST_STRAY_BYTES
 from tests.conftest import encode, picture
 
 SPEC = Preprocess(height=24, width=32)
 PAGE = 4096
+READERS = (lambda data: prepare(data, SPEC), decode_whole, lambda data: Preparer(SPEC).probe(data))
+"""Every way into a file."""
 
 
 def noisy(seed: int, height: int = 480, width: int = 640) -> bytes:
@@ -38,7 +40,9 @@ def test_a_few_bytes_that_belong_to_nothing_change_no_pixel(position: str, stray
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(mended)).convert("RGB")), decode_whole(encoded))
     assert np.array_equal(decode_whole(mended), decode_whole(encoded))
     assert np.array_equal(prepare(mended, SPEC), prepare(encoded, SPEC))
-    assert peak_of(mended) is None
+    pixels, peak = Preparer(SPEC).probe(mended)
+    assert np.array_equal(pixels, prepare(encoded, SPEC))
+    assert peak is None
 
 
 def test_more_of_them_are_damage() -> None:
@@ -56,7 +60,7 @@ def test_a_zeroed_page_is_damage() -> None:
         for page in range(1, len(encoded) // PAGE - 1):
             damaged = encoded[: page * PAGE] + bytes(PAGE) + encoded[(page + 1) * PAGE :]
             tried += 1
-            for read in (lambda data: prepare(data, SPEC), decode_whole, peak_of):
+            for read in READERS:
                 try:
                     read(damaged)
                 except BadImage:
@@ -88,7 +92,7 @@ def test_usual_subsamplings_are_those_of_pillow(subsampling: str, progressive: b
 def test_any_byte_of_the_header_may_be_wrong(at: int, value: int) -> None:
     encoded = bytearray(encode(picture(3, 60, 80), "JPEG"))
     encoded[at] = value
-    for read in (lambda data: prepare(data, SPEC), decode_whole, peak_of):
+    for read in READERS:
         try:
             read(bytes(encoded))
         except BadImage as error:
