@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def adopt(
         progress(f"{source.name}: already taken in ({out})")
         return there
     progress(f"taking in {source.name}")
-    taken = take(source, model, preprocess)
+    taken = _at_the_depth_of(data, take(source, model, preprocess))
     order = order_of(source, data, taken.outputs, labels, taken.names)
     data = with_order(data, order.classes)
     notes = [*taken.notes, order.words]
@@ -87,6 +88,13 @@ def adopt(
         write_atomically(folder / ADOPTED, json.dumps({"identity": identity}, indent=1, ensure_ascii=False) + "\n")
         write_checkpoint(folder, checkpoint)
     return checkpoint
+
+
+def _at_the_depth_of(data: Dataset, taken: Taken) -> Taken:
+    """Where the source does not say how many bits of 16-bit files count, the images do."""
+    if taken.preprocess.bits is not None:
+        return taken
+    return replace(taken, preprocess=taken.preprocess.model_copy(update={"bits": data.bits}))
 
 
 def _identity(

@@ -123,6 +123,8 @@ def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkp
         dataset = load_folder(data, progress=bar.count, seed=training["seed"], **reading)
         for problem in dataset.problems:
             say(f"left out: {problem.name}: {problem.reason}")
+        for remark in dataset.remarks:
+            say(remark)
         checkpoint = fine_tune(dataset, options, out, bar, restart=training["restart"], cache=training["cache"])
     for word, names in (("new", checkpoint.leftovers.missing), ("dropped", checkpoint.leftovers.unexpected)):
         if names:

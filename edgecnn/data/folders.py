@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecnn.artifact import Preprocess
+from edgecnn.data.depth import Depth, find_depth
 from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage, UserError, not_one_of
 from edgecnn.imaging import EXTENSIONS, Preparer
@@ -60,6 +61,10 @@ class Dataset:
     val: tuple[Item, ...]
     test: tuple[Item, ...]
     problems: tuple[Problem, ...] = ()
+    bits: int | None = None
+    """For `Preprocess.bits`: how many bits of its 16-bit files count; None where it has no such file."""
+    remarks: tuple[str, ...] = ()
+    """What the user should know of the data, a line each."""
 
     def split(self, name: str) -> tuple[Item, ...]:
         """train, val or test."""
@@ -86,7 +91,7 @@ def load_folder(
         raise UserError(f"{root}: no such folder (expected <class>/*.jpg or {{train,val,test}}/<class>/*.jpg in it)")
     folders = _split_folders(root)
     classes = _classes(root, folders)
-    found, problems = _scan(root, folders, classes, progress)
+    found, problems, depth = _scan(root, folders, classes, progress)
     if problems and not skip_unreadable:
         raise UserError(f"{root}: {_listed(problems)}: mend or remove, or leave them out with --skip-unreadable")
     found, conflicts = _without_conflicts(found, classes)
@@ -99,6 +104,8 @@ def load_folder(
         val=splits["val"],
         test=splits["test"],
         problems=(*problems, *conflicts, *moved),
+        bits=depth.bits,
+        remarks=(depth.remark,) if depth.remark else (),
     )
     _refuse_small_classes(data, min_per_class)
     return data
@@ -162,7 +169,7 @@ def _classes(root: Path, folders: dict[str, Path]) -> tuple[str, ...]:
 
 def _scan(
     root: Path, folders: dict[str, Path], classes: tuple[str, ...], progress: Progress | None
-) -> tuple[list[tuple[str, Item]], list[Problem]]:
+) -> tuple[list[tuple[str, Item]], list[Problem], Depth]:
     files = [
         (split, label, path)
         for split, folder in folders.items()
@@ -172,27 +179,33 @@ def _scan(
     ]
     found: list[tuple[str, Item]] = []
     problems: list[Problem] = []
+    peaks: dict[str, int] = {}
     preparer = Preparer(_PROBE)
     for done, (split, label, path) in enumerate(files, 1):
         name = path.relative_to(root).as_posix()
         try:
-            found.append((split, Item(path, name, label, _readable(path, preparer))))
+            sha256, peak = _read(path, preparer)
+            found.append((split, Item(path, name, label, sha256)))
+            if peak is not None:
+                peaks[name] = peak
         except BadImage as error:
             problems.append(Problem(name, str(error)))
         except OSError as error:
             problems.append(Problem(name, f"cannot be read ({error.strerror})"))
         if progress:
             progress(done, len(files))
-    return found, problems
+    depth = find_depth(peaks)
+    problems += [Problem(name, reason) for name, reason in depth.unfit.items()]
+    return [(split, item) for split, item in found if item.name not in depth.unfit], problems, depth
 
 
-def _readable(path: Path, preparer: Preparer) -> str:
-    """The content hash of an image that decodes. Raises BadImage."""
+def _read(path: Path, preparer: Preparer) -> tuple[str, int | None]:
+    """The content hash of an image that decodes, and the largest value of one of 16 bits. Raises BadImage."""
     if path.suffix.lower() not in EXTENSIONS:
         raise BadImage(f"{path.suffix or 'no ending'} is not a format that is read here: convert it to JPEG or PNG")
     encoded = path.read_bytes()
-    preparer.decode(encoded)
-    return sha256_of(encoded)
+    _, peak = preparer.probe(encoded)
+    return sha256_of(encoded), peak
 
 
 def _without_conflicts(

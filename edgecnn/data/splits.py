@@ -31,6 +31,7 @@ class _Split(Frozen):
     hashes: dict[str, Sha256]
     splits: dict[str, tuple[_Image, ...]]
     problems: tuple[_Left, ...] = ()
+    bits: int | None = None
 
 
 def save_split(data: Dataset, path: Path) -> None:
@@ -45,6 +46,7 @@ def save_split(data: Dataset, path: Path) -> None:
             for name in SPLITS
         },
         problems=tuple(_Left(name=problem.name, reason=problem.reason) for problem in data.problems),
+        bits=data.bits,
     )
     write_atomically(path, split.model_dump_json(indent=1) + "\n")
 
@@ -76,6 +78,7 @@ def load_split(root: Path | None, path: Path) -> Dataset:
         val=items["val"],
         test=items["test"],
         problems=tuple(Problem(left.name, left.reason) for left in split.problems),
+        bits=split.bits,
     )
 
 

@@ -7,7 +7,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import SPLIT, WEIGHTS
 from edgecnn.data import SPLITS, Dataset, Item, Problem, load_folder, load_split
+from edgecnn.data.depth import find_depth
 from edgecnn.documents import sha256_of, write_atomically
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import EXTENSIONS, Preparer
@@ -48,6 +49,8 @@ class Shown:
     """Of each item: train, val, test; empty text without classes."""
     left_out: tuple[Problem, ...] = ()
     """Images that are not among the items, with the reason."""
+    bits: int | None = None
+    """For `Preprocess.bits`."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def images_of_run(root: Path, run: Path) -> Shown:
 
 def shown_features(images: Shown, source: Source, cache: Path | None, progress: Progress) -> tuple[Embedded, int]:
     """Features and thumbnails of all images, and how many were computed rather than read from the cache."""
+    if source.preprocess.bits is None:
+        source = replace(source, preprocess=source.preprocess.model_copy(update={"bits": images.bits}))
     key = _network_hash(source) if cache else ""
     stored = [_cached(cache, key, item) for item in images.items]
     missing = [place for place, rows in enumerate(stored) if rows is None]
@@ -171,29 +176,35 @@ def _unlabelled(root: Path, flat: Sequence[Path], skip_unreadable: bool) -> Show
     preparer = Preparer(_PROBE)
     items: list[Item] = []
     unreadable: list[Problem] = []
+    peaks: dict[str, int] = {}
     for path in flat:
         try:
             encoded = path.read_bytes()
-            preparer.decode(encoded)
+            _, peak = preparer.probe(encoded)
         except BadImage as error:
             unreadable.append(Problem(path.name, str(error)))
         except OSError as error:
             unreadable.append(Problem(path.name, f"cannot be read ({error.strerror})"))
         else:
             items.append(Item(path, path.name, -1, sha256_of(encoded)))
+            if peak is not None:
+                peaks[path.name] = peak
+    depth = find_depth(peaks)
+    unreadable += [Problem(name, reason) for name, reason in depth.unfit.items()]
+    items = [item for item in items if item.name not in depth.unfit]
     if unreadable and not (skip_unreadable and items):
         first = f"{unreadable[0].name}: {unreadable[0].reason}"
         raise UserError(
             f"{root}: {len(unreadable)} of {len(flat)} images unusable ({first}): mend or remove, or leave them out "
             "with --skip-unreadable (one image at least must be left)"
         )
-    return Shown(root, tuple(items), (), ("",) * len(items), tuple(unreadable))
+    return Shown(root, tuple(items), (), ("",) * len(items), tuple(unreadable), depth.bits)
 
 
 def _labelled(data: Dataset) -> Shown:
     rows = sorted(((item, split) for split in SPLITS for item in data.split(split)), key=lambda row: row[0].name)
     items, splits = tuple(item for item, _ in rows), tuple(split for _, split in rows)
-    return Shown(data.root, items, data.classes, splits, data.problems)
+    return Shown(data.root, items, data.classes, splits, data.problems, data.bits)
 
 
 def _prepared(item: Item, preparer: Preparer) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

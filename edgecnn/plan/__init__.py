@@ -87,7 +87,7 @@ def plan(
         torch.manual_seed(seed)
         say(f"building {model}")
         built = build(model, len(data.classes), weights, size=size)
-        preprocess = built.preprocess.model_copy(update={"fit": fit})
+        preprocess = built.preprocess.model_copy(update={"fit": fit, "bits": data.bits})
         work = measure_cost(built.module, preprocess.height, preprocess.width)
         sample = take_sample(data, preprocess, _sample_images(work.macs))
         built.module.to(device).to(memory_format=torch.channels_last)

@@ -85,7 +85,7 @@ def start_of(data: Dataset, options: TrainOptions, fabric: Fabric, settled: tupl
     )
     built.module.to(fabric.device).to(memory_format=torch.channels_last)
     recipe, reason = settled or _settle_recipe(len(data.train), options, built)
-    preprocess = built.preprocess.model_copy(update={"fit": options.fit})
+    preprocess = built.preprocess.model_copy(update={"fit": options.fit, "bits": data.bits})
     return Start(built, preprocess, with_options(recipe, options), reason, fabric)
 
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
+from edgecnn.data import load_folder, load_split, save_split
 from edgecnn.data.depth import find_depth
+from edgecnn.errors import UserError
+from edgecnn.imaging import prepare_frame
+from edgecnn.parity import prepare_files
+from edgecnn.train import fine_tune
+from tests.conftest import encode, picture
+from tests.imaging.files import png16
+from tests.training import Recorder, options
 
 
 def test_a_set_without_16_bits_decides_nothing() -> None:
@@ -39,3 +50,51 @@ def test_several_clipped_where_fewer_bits_end_are_refused() -> None:
     found = find_depth({"a": 16383, "b": 4095, "c": 4095, "d": 3000})
     assert set(found.unfit) == {"b", "c"}
     assert find_depth({"a": 16383, "b": 4095}).unfit == {}
+
+
+def write_deep(root: Path, bits: int, per_class: int = 9, first: int = 0) -> None:
+    """Two classes of 16-bit colour images that use the lower `bits`."""
+    for label, name in enumerate(("crack", "good")):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for seed in range(first, first + per_class):
+            values = picture(100 * label + seed, 24, 32).astype(np.uint16) << (bits - 8)
+            (root / name / f"{bits}-{seed}.png").write_bytes(png16(values))
+
+
+def test_a_folder_says_and_keeps_its_depth(tmp_path: Path) -> None:
+    write_deep(tmp_path / "parts", 12)
+    data = load_folder(tmp_path / "parts")
+    assert data.bits == 12
+    assert any("16 bits a channel, of which the lower 12 count" in remark for remark in data.remarks)
+    save_split(data, tmp_path / "split.json")
+    assert load_split(None, tmp_path / "split.json").bits == 12
+
+
+def test_a_mixed_folder_is_refused_or_left_out_by_name(tmp_path: Path) -> None:
+    write_deep(tmp_path / "parts", 16)
+    write_deep(tmp_path / "parts", 10, per_class=1, first=50)
+    with pytest.raises(UserError, match=r"crack/10-50.png: 16-bit image with values up to \d+ among others of 16 bits"):
+        load_folder(tmp_path / "parts")
+    data = load_folder(tmp_path / "parts", skip_unreadable=True)
+    assert data.bits == 16
+    assert {problem.name for problem in data.problems} == {"crack/10-50.png", "good/10-50.png"}
+
+
+def test_files_of_8_bits_decide_nothing(tmp_path: Path) -> None:
+    write_deep(tmp_path / "parts", 12)
+    for name in ("crack", "good"):
+        (tmp_path / "parts" / name / "plain.png").write_bytes(encode(picture(7)))
+    assert load_folder(tmp_path / "parts").bits == 12
+
+
+def test_training_records_the_depth_and_trains_on_it(tmp_path: Path) -> None:
+    """The network sees the very pixels of the same images with 8 bits."""
+    write_deep(tmp_path / "deep", 12)
+    data = load_folder(tmp_path / "deep")
+    checkpoint = fine_tune(data, options(epochs=1, size=32), tmp_path / "run", Recorder())
+    assert checkpoint.preprocess.bits == 12
+    for item in data.train:
+        label, number = item.name.split("/")
+        seed = int(number.removesuffix(".png").split("-")[1]) + (100 if label == "good" else 0)
+        expected = prepare_frame(picture(seed, 24, 32), checkpoint.preprocess)
+        assert np.array_equal(prepare_files([item.path], checkpoint.preprocess)[0], expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -92,8 +93,6 @@ def test_a_line_of_pixels_is_refused() -> None:
 
 
 def encode_blank(mode: str, height: int, width: int, image_format: str) -> bytes:
-    import io
-
     stream = io.BytesIO()
     Image.new(mode, (width, height)).save(stream, image_format)
     return stream.getvalue()

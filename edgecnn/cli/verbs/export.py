@@ -100,6 +100,8 @@ def _taken_in(
         dataset = load_folder(data, progress=bar.count, seed=seed, **reading)
         for problem in dataset.problems:
             say(f"left out: {problem.name}: {problem.reason}")
+        for remark in dataset.remarks:
+            say(remark)
     folder = out.with_name(f"{out.name}-source")
     taken = adopt(source, dataset, folder, model=model, preprocess=preprocess, labels=labels, seed=seed, progress=say)
     for note in taken.notes:

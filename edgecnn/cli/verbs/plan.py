@@ -138,6 +138,8 @@ def _read(data: Path, seed: int, good: str | None, skip_unreadable: bool, min_pe
         )
     for problem in dataset.problems:
         say(f"left out: {problem.name}: {problem.reason}")
+    for remark in dataset.remarks:
+        say(remark)
     return dataset
 
 
