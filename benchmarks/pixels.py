@@ -3,8 +3,8 @@
     python benchmarks/pixels.py --data data/          # holds imagenet_val1300
     python benchmarks/pixels.py --table
 
-Pictures are encoded as JPEG (quality 90, 4:2:0) and prepared to 224×224. *Soft*: a photograph enlarged to the size, as a
-lens or a phone's processing leaves it; *fine*: photographs side by side at their own resolution. Ways:
+Pictures are encoded as JPEG (quality 90, 4:2:0) and prepared to 224×224. *Soft*: a photograph enlarged to the size, as
+a lens or a phone's processing leaves it; *fine*: photographs side by side at their own resolution. Ways:
 
 - *version 2*: `edgecnn.imaging` as it is;
 - *version 1*: what it was until 2026-11: Pillow's box average and resize, the partial blocks stretched;
