@@ -52,6 +52,12 @@ def describe(
     }
 
 
+def taking(described: Mapping[str, str], io: Literal["uint8", "int8"]) -> Mapping[str, str]:
+    """The same description for a file that takes its pixels so; what is no description of ours stays as it is."""
+    found = read(described, "description")
+    return described if found is None else describe(found.classes, found.preprocess, found.name, io)
+
+
 def read(held: Mapping[str, str], where: str) -> Described | None:
     """The description among a file's metadata; None where the file is not ours.
 

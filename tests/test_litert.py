@@ -19,6 +19,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.litert import captured, fp32_file, keep_pooled_dimensions, merge_normalisation
+from edgecnn.metadata import describe, read_tflite
 from edgecnn.modelfiles.metadata import tflite_metadata
 from edgecnn.modelfiles.tflite import hushed, inputs_and_outputs, operations
 from edgecnn.models import Deployed
@@ -159,7 +160,13 @@ def test_buffers_are_aligned_and_inside(attempt: Attempt, tuning: TuningSet, tmp
 def test_int8_takes_integer_pixels(
     io: Any, attempt: Attempt, tuning: TuningSet, module: Deployed, tmp_path: Path
 ) -> None:
-    path = written(replace(attempt, source=replace(attempt.source, io=io)), tuning, tmp_path / "out")
+    described = describe(("a", "b", "c"), Preprocess(height=SIZE, width=SIZE), "net")
+    source = replace(attempt.source, io=io, described=described)
+    path = written(replace(attempt, source=source), tuning, tmp_path / "out")
+    told = tflite_metadata(path)["edgecnn.input"]
+    assert told.startswith(f"{io} (n, {SIZE}, {SIZE}, 3)")
+    assert ("minus 128" in told) == (io == "int8")
+    assert read_tflite(path) is not None
     (pixels,), (logits,) = inputs_and_outputs(path)
     assert (pixels.type, pixels.scale) == (io, (1.0,))
     assert pixels.zero_point == ((0,) if io == "uint8" else (-128,))

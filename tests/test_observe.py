@@ -77,3 +77,17 @@ def test_every_channel_is_seen_where_channels_lie_last() -> None:
     values[..., 5] = 1.0
     (found,) = observe(lambda image: {"x": values}, np.zeros((1, 2, 2, 3), np.uint8)).values()
     assert found.counts[-1] / found.counts.sum() == pytest.approx(1 / 32, rel=0.05)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(20, 160), st.integers(20, 160), st.sampled_from([16, 24, 96, 105, 210]), st.booleans())
+def test_every_channel_row_and_column_is_seen(height: int, width: int, channels: int, last: bool) -> None:
+    """Whichever axis lies last, all its places are met, and about equally often."""
+    shape = (1, height, width, channels) if last else (1, channels, height, width)
+    for axis in range(1, 4):
+        numbers = np.arange(shape[axis], dtype=np.float32).reshape([-1 if one == axis else 1 for one in range(4)])
+        values = np.broadcast_to(numbers, shape)
+        (found,) = observe(lambda image, values=values: {"x": values}, np.zeros((1, 2, 2, 3), np.uint8)).values()
+        seen = found.counts[found.counts > 0]
+        assert len(seen) == shape[axis]
+        assert seen.max() <= 2 + 2 * seen.min()

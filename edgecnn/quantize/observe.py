@@ -65,9 +65,10 @@ def observe(run: Callable[[Pixels], Tensors], images: Images) -> dict[str, Histo
 
 
 def _stride(size: int) -> int:
-    """The next prime: one that shares a factor with the channels would meet only some of them where they lie last."""
+    """Coprime to the size, and so to the channels, the height and the width: one that shared a factor with any would
+    meet only some of its places, whichever of them lies last in the engine's memory."""
     stride = max(1, size // _SAMPLES)
-    while any(stride % factor == 0 for factor in range(2, math.isqrt(stride) + 1)):
+    while math.gcd(stride, size) > 1:
         stride += 1
     return stride
 

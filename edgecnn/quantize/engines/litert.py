@@ -18,6 +18,7 @@ from edgecnn.formats import Source
 from edgecnn.formats.litert import MAIN, NOTES, channels_last
 from edgecnn.formats.litert import write as convert_module
 from edgecnn.imaging import Pixels
+from edgecnn.metadata import taking
 from edgecnn.modelfiles.tflite import (
     Operation,
     describe,
@@ -135,7 +136,7 @@ def write(attempt: Attempt, tuning: TuningSet, out: Path, hard_swish: HardSwish 
     _prove(path, stored, in_float)
     if attempt.source.io == "uint8":
         take_uint8(path)
-    describe(path, attempt.source.described)
+    describe(path, taking(attempt.source.described, attempt.source.io))
     return (MAIN,)
 
 
