@@ -102,9 +102,9 @@ def open_sides(name: str, folder: Path) -> dict[str, Session]:
         "no hand-over": (every - grouped(network), False),
     }
     sessions = {"fp32": open_file(fp32, "ncnn", "fp32", 1)}
-    for side, (layers, hand_over) in wanted.items():
+    for side, (layers, requantise) in wanted.items():
         path = folder / f"{side.replace(' ', '-')}.param"
-        save(int8_network(network, scales, layers, hand_over), path)
+        save(int8_network(network, scales, layers, requantise), path)
         sessions[side] = open_file(path, "ncnn", "int8", 1)
     return sessions
 

@@ -442,15 +442,15 @@ def hand_made(rng: np.random.Generator) -> Network:
     return Network(layers, tuple(weights))
 
 
-@pytest.mark.parametrize("hand_over", [True, False])
-def test_ncnn_computes_what_the_file_says(hand_over: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("requantise", [True, False])
+def test_ncnn_computes_what_the_file_says(requantise: bool, tmp_path: Path) -> None:
     """The same in numpy: rounded inputs and weights, sums in integers, scales, biases, rounding again."""
     rng = np.random.default_rng(0)
     network = hand_made(rng)
     image = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
     scales = {"in0": 127 / 255, "a": 127 / 1500, "b": 127 / 9000, "out0": 1.0}
-    int8 = quantize_ncnn.int8_network(network, scales, {1, 2, 3}, hand_over)
-    assert [int8_scale_term(layer) for layer in int8.layers] == [0, 102 if hand_over else 2, 1, 2]
+    int8 = quantize_ncnn.int8_network(network, scales, {1, 2, 3}, requantise)
+    assert [int8_scale_term(layer) for layer in int8.layers] == [0, 102 if requantise else 2, 1, 2]
     save(int8, tmp_path / "model.param")
 
     def rounded(values: np.ndarray, scale: float) -> np.ndarray:
@@ -477,7 +477,7 @@ def test_ncnn_computes_what_the_file_says(hand_over: bool, tmp_path: Path) -> No
     got = session.run(image[None])[0]
     # A value next to a rounding border may fall on the other side in float32.
     assert np.abs(got - expected).max() < 2e-3 * np.abs(expected).max()
-    assert session.executed()["requantized_layers"] == int(hand_over)
+    assert session.executed()["requantized_layers"] == int(requantise)
 
 
 def test_winograd_is_switched_off_only_where_its_sums_could_overflow() -> None:

@@ -200,6 +200,25 @@ def find_weights(layers: Sequence[WeightedLayer], weights: Mapping[str, NDArray[
     return found
 
 
+def keys_of(layers: Sequence[WeightedLayer], weights: Mapping[str, NDArray[Any]], engine: str) -> list[str]:
+    """The key of each layer's weights among an engine's. UserError where one is not among them."""
+    found = find_weights(layers, weights)
+    missing = [layer.name for layer in layers if layer.name not in found]
+    if missing:
+        raise UserError(f"{engine} int8: the converted network has no layer with the weights of {', '.join(missing)}")
+    return list(found.values())
+
+
+def replacements(
+    twin: GraphModule, graph: GraphModule, weights: Mapping[str, NDArray[Any]]
+) -> dict[str, NewWeights] | None:
+    """The key of an engine's weights, which are `twin`'s, to what `graph` has in their place; None unless all are
+    found."""
+    new = new_weights(twin, graph) or []
+    found = find_weights([one.layer for one in new], weights)
+    return {found[one.layer.name]: one for one in new} if new and len(found) == len(new) else None
+
+
 def _out_of_place(graph: GraphModule) -> None:
     """Operations that change their argument give a new tensor instead, which those after them read."""
     passed: set[Node] = set()

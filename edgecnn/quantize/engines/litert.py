@@ -29,7 +29,7 @@ from edgecnn.modelfiles.tflite import (
     save,
     take_uint8,
 )
-from edgecnn.quantize.flat import WeightedLayer, clone, find_weights, new_weights
+from edgecnn.quantize.flat import WeightedLayer, clone, keys_of, replacements
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.observe import Range, Tensors, observed_once
 
@@ -59,28 +59,29 @@ def float_file(source: Source, hard_swish: HardSwish = HARD_SWISH) -> Path:
 
 def _reweighted(source: Source, hard_swish: HardSwish, path: Path) -> bool:
     """The twin's float file with these weights, a second's work instead of ten; False where it is not that easy."""
-    weights = source.twin and new_weights(source.twin.module, source.module)
-    if source.twin is None or not weights:
+    if source.twin is None:
         return False
     twin = float_file(source.twin, hard_swish)
     layers = {one.outputs[0].name: one for one in operations(twin) if one.weight and one.weight.values is not None}
     stored = {name: one.weight.values for name, one in layers.items() if one.weight and one.weight.values is not None}
-    found = find_weights([one.layer for one in weights], stored)
+    new = replacements(source.twin.module, source.module, stored)
+    if new is None:
+        return False
     values: dict[str, NDArray[np.float32]] = {}
-    for one in weights:
-        layer = layers.get(found.get(one.layer.name, ""))
-        bias = layer.inputs[2] if layer and layer.kind != "TRANSPOSE_CONV" and len(layer.inputs) > 2 else None
-        if layer is None or layer.weight is None or bias is None or bias.values is None:
+    for key, one in new.items():
+        layer = layers[key]
+        bias = layer.inputs[2] if layer.kind != "TRANSPOSE_CONV" and len(layer.inputs) > 2 else None
+        if layer.weight is None or bias is None or bias.values is None:
             return False
         ends = [_laid_out(layer.kind, weight) for weight in (one.old[0], one.new[0])]
         # The converter adds the 3 of a hard-sigmoid to the bias before it.
         added = bias.values - one.old[1]
         constant = np.ptp(added) <= _ROUNDING * np.abs(added).max()
-        if not constant or not np.array_equal(ends[0], stored[found[one.layer.name]]):
+        if not constant or not np.array_equal(ends[0], stored[key]):
             return False
         values |= {layer.weight.name: ends[1], bias.name: one.new[1] + added.mean(dtype=np.float32)}
     # A constant of two layers cannot become two.
-    if len(values) != 2 * len(weights):
+    if len(values) != 2 * len(new):
         return False
     replace_constants(twin, values, path)
     return True
@@ -143,11 +144,7 @@ def write(attempt: Attempt, tuning: TuningSet, out: Path, hard_swish: HardSwish 
 def scopes_of(stored: Sequence[Operation], layers: Sequence[WeightedLayer]) -> list[str]:
     """Names of the tensors that these layers give. UserError where one is not found in the file."""
     weights = {one.outputs[0].name: one.weight.values for one in stored if one.weight and one.weight.values is not None}
-    found = find_weights(layers, weights)
-    missing = [layer.name for layer in layers if layer.name not in found]
-    if missing:
-        raise UserError(f"LiteRT int8: the converted network has no layer with the weights of {', '.join(missing)}")
-    return list(found.values())
+    return keys_of(layers, weights, "LiteRT")
 
 
 def _kept_whole(floating: Path, stored: Sequence[Operation], extremes: Mapping[str, Range]) -> dict[str, Range]:

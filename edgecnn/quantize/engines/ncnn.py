@@ -1,7 +1,7 @@
 """ncnn's int8: our own writer of the public format of int8 weights, since the tool that does it is in no package.
 
 As ncnn2int8 has it: int8 weights with a scale for each output channel, one scale for the input, biases in float; where
-the reader of an int8 layer's output is int8 too, the output is handed over in int8. Two things are done otherwise:
+the reader of an int8 layer's output is int8 too, the output is in int8 (requantised). Two things are done otherwise:
 
 - depthwise and grouped convolutions stay in float. ncnn's int8 kernels for depthwise ones are slower than its float
   ones (benchmarks/ncnn_int8.py), cost the most accuracy, and round otherwise on x86 than on Arm, where all other int8
@@ -29,7 +29,7 @@ from edgecnn.formats import Source
 from edgecnn.formats.ncnn import FILES, MAIN, NOTES, fp32_file
 from edgecnn.imaging import Images, Pixels
 from edgecnn.modelfiles.ncnn import INT8_TAG, QUANTISABLE, Block, Layer, Network, load, save
-from edgecnn.quantize.flat import WeightedLayer, find_weights, new_weights
+from edgecnn.quantize.flat import WeightedLayer, keys_of, replacements
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.observe import BINS, Histogram, Observer, Tensors, observed_once
 from edgecnn.runtimes import open_file
@@ -55,31 +55,33 @@ def float_file(source: Source) -> Path:
 
 
 def _reweighted(source: Source) -> Network | None:
-    new = source.twin and new_weights(source.twin.module, source.module)
-    if source.twin is None or not new:
+    if source.twin is None:
         return None
     network = load(fp32_file(source.twin))
-    stored = {str(index): values for index, values in quantisable(network).items()}
-    found = find_weights([one.layer for one in new], stored)
+    new = replacements(source.twin.module, source.module, _by_key(network))
+    if new is None:
+        return None
     weights = list(network.weights)
-    for one in new:
-        index = int(found.get(one.layer.name, -1))
-        blocks = weights[index]
-        same = index >= 0 and len(blocks) == 2 and np.array_equal(blocks[0].values.ravel(), one.old[0].ravel())
-        if not same or not np.array_equal(blocks[1].values.ravel(), one.old[1]):
+    for key, one in new.items():
+        blocks = weights[int(key)]
+        if [block.values.size for block in blocks] != [value.size for value in one.old]:
             return None
-        weights[index] = tuple(
+        if not all(
+            np.array_equal(block.values.ravel(), value.ravel()) for block, value in zip(blocks, one.old, strict=True)
+        ):
+            return None
+        weights[int(key)] = tuple(
             replace(block, values=value.ravel()) for block, value in zip(blocks, one.new, strict=True)
         )
     return Network(network.layers, tuple(weights))
 
 
 def int8_network(
-    network: Network, scales: Mapping[str, float], layers: Collection[int], hand_over: bool = True
+    network: Network, scales: Mapping[str, float], layers: Collection[int], requantise: bool = True
 ) -> Network:
     """`network` with these layers, by index, in int8. `scales`: from a blob's values to int8's −127 to 127.
 
-    Without `hand_over` every int8 layer gives floats.
+    A layer whose readers are all int8 too gives them int8; without `requantise` every layer gives floats.
     """
     readers = {blob: index for index, layer in enumerate(network.layers) for blob in layer.bottoms}
     written = list(network.layers)
@@ -87,10 +89,10 @@ def int8_network(
     for index in layers:
         layer = network.layers[index]
         scale = scales[layer.bottoms[0]]
-        handed_over = hand_over and _handed_over(network, index, readers, layers)
+        gives_int8 = requantise and _read_by_int8_alone(network, index, readers, layers)
         weights[index] = _int8_blocks(layer, network.weights[index], scale)
-        written[index] = _int8_layer(layer, weights[index][0], handed_over)
-        if handed_over:
+        written[index] = _int8_layer(layer, weights[index][0], gives_int8)
+        if gives_int8:
             # All readers have the same scale: they read the same values.
             weights[index] += (_floats([scales[layer.tops[0]]]),)
     return Network(tuple(written), tuple(weights))
@@ -111,9 +113,12 @@ def grouped(network: Network) -> set[int]:
 
 
 def kept_in_float(network: Network, layers: tuple[WeightedLayer, ...]) -> set[int]:
-    """Indices of the layers that are these layers, by their weights."""
-    weights = {str(index): values for index, values in quantisable(network).items()}
-    return {int(key) for key in find_weights(layers, weights).values()}
+    """Indices of the layers that are these layers, by their weights. UserError where one is not in the network."""
+    return {int(key) for key in keys_of(layers, _by_key(network), "ncnn")}
+
+
+def _by_key(network: Network) -> dict[str, NDArray[np.float32]]:
+    return {str(index): values for index, values in quantisable(network).items()}
 
 
 def layer_scales(
@@ -204,7 +209,7 @@ def not_slower(fp32: Path, int8: Path, image: Pixels, threads: int, machine: str
     return {"int8_over_fp32": round(speed.ratio, 3), "clock": speed.clock, "turns": len(speed.int8_ms)}
 
 
-def _handed_over(network: Network, index: int, readers: Mapping[str, int], layers: Collection[int]) -> bool:
+def _read_by_int8_alone(network: Network, index: int, readers: Mapping[str, int], layers: Collection[int]) -> bool:
     """Whether all that reads a convolution's output is an int8 convolution, directly or behind a Split."""
     layer = network.layers[index]
     if layer.kind not in _CONVOLUTIONS or layer.tops[0] not in readers:
@@ -216,9 +221,9 @@ def _handed_over(network: Network, index: int, readers: Mapping[str, int], layer
     return all(number in layers and network.layers[number].kind in _CONVOLUTIONS for number in next_ones)
 
 
-def _int8_layer(layer: Layer, weight: Block, handed_over: bool) -> Layer:
+def _int8_layer(layer: Layer, weight: Block, gives_int8: bool) -> Layer:
     params = dict(layer.params)
-    params[8] = (1 if layer.kind == "ConvolutionDepthWise" else 2) + 100 * handed_over
+    params[8] = (1 if layer.kind == "ConvolutionDepthWise" else 2) + 100 * gives_int8
     if layer.kind == "Convolution" and layer.integer(1) == layer.integer(11, layer.integer(1)) == 3:
         rows = np.abs(weight.values.astype(np.int64)).reshape(layer.integer(0), -1)
         if int(rows.sum(1).max()) * _LEVELS * _WINOGRAD_GAIN >= 2**31:

@@ -17,7 +17,7 @@ from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.onnx import NOTES, fp32_file
 from edgecnn.imaging import Pixels
-from edgecnn.quantize.flat import WeightedLayer, find_weights, new_weights
+from edgecnn.quantize.flat import WeightedLayer, keys_of, replacements
 from edgecnn.quantize.grid import Grid, StoredWeight, whole_weights
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.observe import Tensors, observed_once
@@ -105,18 +105,17 @@ def float_file(source: Source) -> Path:
 def _reweighted(source: Source, path: Path) -> bool:
     import onnx
 
-    weights = source.twin and new_weights(source.twin.module, source.module)
-    if source.twin is None or not weights:
+    if source.twin is None:
         return False
     model = onnx.load(fp32_file(source.twin))
     stored = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}
     users = {node.input[1]: node for node in model.graph.node if len(node.input) > 2 and node.input[1] in stored}
-    found = find_weights([one.layer for one in weights], {key: stored[key] for key in users})
-    for one in weights:
-        key = found.get(one.layer.name)
-        if key is None or users[key].input[2] not in stored or not np.array_equal(stored[key], one.old[0]):
-            return False
-        if not np.array_equal(stored[users[key].input[2]], one.old[1]):
+    new = replacements(source.twin.module, source.module, {key: stored[key] for key in users})
+    if new is None:
+        return False
+    for key, one in new.items():
+        bias = stored.get(users[key].input[2])
+        if bias is None or not all(map(np.array_equal, (stored[key], bias), one.old)):
             return False
         # New constants: equal ones of several layers may be one.
         for position, value in enumerate(one.new, start=1):
@@ -133,13 +132,13 @@ def _reweighted(source: Source, path: Path) -> bool:
 
 
 def nodes_of(fp32: Path, layers: tuple[WeightedLayer, ...]) -> list[str]:
-    """Names of the ONNX nodes that are these layers."""
+    """Names of the ONNX nodes that are these layers. UserError where one is not in the file."""
     import onnx
 
     graph = onnx.load(fp32).graph
     weights = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
     users = {name: node.name for node in graph.node for name in node.input if name in weights}
-    return [users[key] for key in find_weights(layers, {key: weights[key] for key in users}).values()]
+    return [users[key] for key in keys_of(layers, {key: weights[key] for key in users}, "ONNX")]
 
 
 def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
