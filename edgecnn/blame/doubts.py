@@ -36,7 +36,7 @@ LEAST_IMAGES = 24
 """Where there are so many. Between the two, the network's size decides: the answers shall take seconds."""
 MARGIN = 0.05
 """Another reading is much better where the share of right answers is shown to be more than this higher…"""
-ERROR = 0.01
+ERROR = 0.05
 """…with this probability of error, one-sided, over all readings that are tried."""
 _MACS = 60e9
 _GUESSING = 0.01
@@ -44,6 +44,7 @@ _GUESSING = 0.01
 _FEW = 8
 """A class may be judged by so many images even where the rarest has fewer."""
 _FOLDS = 10
+_SHUFFLES = 200
 _BATCH = 32
 _STAGES = ("colour order", "normalisation", "fit")
 
@@ -57,6 +58,8 @@ class Other:
     needed: str
     decided: NDArray[np.int64]
     """(n,), of the first n images."""
+    loss: float = 0.0
+    """Cross-entropy of these images' labels: tells which of two readings that get equally many right it is."""
 
 
 def doubts(
@@ -69,14 +72,15 @@ def doubts(
     chosen = judged(items, _images(macs, MOST_IMAGES))
     labels = np.array([item.label for item in chosen], np.int64)
     own = own_pipeline(spec)
-    decided = _decided(answer, chosen, [own])[0]
+    answers = _answers(answer, chosen, [own])[0]
     wrong = [one for one in mistakes(spec) if one.stage in _STAGES and one.pipeline.colour != "grey"]
     fewer = min(len(chosen), _images(macs * len(wrong), MOST_FOR_OTHERS))
-    others = other_orders(labels, decided, classes)
+    decided = answers.argmax(1)
+    others = other_orders(labels, answers, classes)
     errors = int((decided[:fewer] != labels[:fewer]).sum())
     if _shown(errors, 0, fewer, len(others) + len(wrong)):
-        answers = _decided(answer, chosen[:fewer], [one.pipeline for one in wrong])
-        others = [_other(one, spec, got) for one, got in zip(wrong, answers, strict=True)] + others
+        found = _answers(answer, chosen[:fewer], [one.pipeline for one in wrong])
+        others = [_other(one, spec, got, labels[:fewer]) for one, got in zip(wrong, found, strict=True)] + others
     return judge(labels, decided, others, classes)
 
 
@@ -90,17 +94,31 @@ def judged(items: Sequence[Item], most: int) -> list[Item]:
     return [by_class[label][rank] for rank, label in sorted(ranked)[:most]]
 
 
-def other_orders(labels: Labels, decided: NDArray[np.int64], classes: Sequence[str]) -> list[Other]:
-    """The orders in which programs sort names, and the one that fits best, judged by images that did not choose it."""
+def other_orders(labels: Labels, answers: Answers, classes: Sequence[str]) -> list[Other]:
+    """The orders in which programs sort names, and the one that fits best, judged by images that did not choose it.
+
+    None where the decisions have no more to do with the labels, in whatever order, than by chance.
+    """
+    decided = answers.argmax(1)
+    if not _tell_an_order(labels, decided, len(classes)):
+        return []
     place = {name: number for number, name in enumerate(classes)}
-    found = []
-    for order in usual_orders(classes).values():
-        meaning = np.array([place[name] for name in order])
-        found.append(_order(classes, meaning, meaning[decided]))
+    meanings = [np.array([place[name] for name in order]) for order in usual_orders(classes).values()]
+    read = [meaning[decided] for meaning in meanings]
     best = _best_meaning(labels, decided, len(classes))
     if (best != np.arange(len(classes))).any():
-        found.append(_order(classes, best, _out_of_fold(labels, decided, len(classes))))
-    return found
+        meanings.append(best)
+        read.append(_out_of_fold(labels, decided, len(classes)))
+    return [
+        Other(
+            stage="class order",
+            assumed=_listed(classes),
+            needed=order_words(classes, [classes[i] for i in meaning.tolist()]),
+            decided=then,
+            loss=_loss(answers[:, np.argsort(meaning)], labels),
+        )
+        for meaning, then in zip(meanings, read, strict=True)
+    ]
 
 
 def judge(
@@ -109,9 +127,9 @@ def judge(
     """The doubt that these decisions raise.
 
     Paired, on the same images: another reading counts where the lower bound of what it gains (Tango's interval, ERROR
-    shared among all) is above MARGIN; the one that gets most right is told. Else the network is in doubt where it gets
-    no more right than always answering the commonest class, or cannot be told from guessing and is shown to be nearer
-    to that than to being right.
+    shared among all) is above MARGIN; the one that gets most right is told, among equals the one with the least loss.
+    Else the network is in doubt where it gets no more right than always answering the commonest class, or cannot be
+    told from guessing and is shown to be nearer to that than to being right.
     """
     right = decided == labels
     better: list[tuple[float, Other]] = []
@@ -122,7 +140,7 @@ def judge(
         if _shown(gained, lost, n, len(others)):
             better.append((float(then.mean()), other))
     if better:
-        share, best = max(better, key=lambda one: one[0])
+        share, best = max(better, key=lambda one: (one[0], -one[1].loss))
         n = len(best.decided)
         text = (
             f"{best.stage} ({best.assumed} assumed, where the labels need {best.needed}): "
@@ -167,6 +185,17 @@ def _best_meaning(labels: Labels, decided: NDArray[np.int64], classes: int) -> N
     return meaning
 
 
+def _tell_an_order(labels: Labels, decided: NDArray[np.int64], classes: int) -> bool:
+    """Whether the best of all orders fits better than the best of each shuffling of the labels does: not by chance."""
+    rng = np.random.default_rng(len(labels))
+
+    def hits(given: Labels) -> int:
+        return int((_best_meaning(given, decided, classes)[decided] == given).sum())
+
+    reached = hits(labels)
+    return all(hits(rng.permutation(labels)) < reached for _ in range(_SHUFFLES if classes <= 100 else 20))
+
+
 def _out_of_fold(labels: Labels, decided: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """Decisions read with the order that the other folds' images tell, each class spread over the folds.
 
@@ -183,33 +212,35 @@ def _out_of_fold(labels: Labels, decided: NDArray[np.int64], classes: int) -> ND
     return read
 
 
-def _order(classes: Sequence[str], meaning: NDArray[np.int64], decided: NDArray[np.int64]) -> Other:
-    found = [classes[i] for i in meaning.tolist()]
-    return Other("class order", _listed(classes), order_words(classes, found), decided)
-
-
 def _listed(classes: Sequence[str], most: int = 12) -> str:
     return ", ".join(classes) if len(classes) <= most else f"{', '.join(classes[:3])}, …"
 
 
-def _other(mistake: Mistake, spec: Preprocess, decided: NDArray[np.int64]) -> Other:
+def _other(mistake: Mistake, spec: Preprocess, answers: Answers, labels: Labels) -> Other:
     stage = mistake.stage
     assumed = words(stage, trained_pipeline(spec))
     needed = mistake.words if stage == "normalisation" else words(stage, mistake.pipeline)
-    return Other(stage, assumed, needed, decided)
+    return Other(stage, assumed, needed, answers.argmax(1), _loss(answers, labels))
 
 
-def _decided(answer: Answer, items: Sequence[Item], pipelines: Sequence[Pipeline]) -> list[NDArray[np.int64]]:
-    """What is decided of each image, for each pipeline. Each image is decoded once."""
+def _loss(answers: Answers, labels: Labels) -> float:
+    """Mean cross-entropy."""
+    logits = np.maximum(answers.astype(np.float64), -1e6)
+    logits -= logits.max(1, keepdims=True)
+    return float((np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]).mean())
+
+
+def _answers(answer: Answer, items: Sequence[Item], pipelines: Sequence[Pipeline]) -> list[Answers]:
+    """(n, classes) for each pipeline; what is not finite counts least. Each image is decoded once."""
     floats = [replace(one, dtype="float32") for one in pipelines] if len(pipelines) > 1 else list(pipelines)
     together = max(1, _BATCH // len(pipelines))
     rows = []
     for start in range(0, len(items), together):
         entering = [pixels for item in items[start : start + together] for pixels in _entering(item, floats)]
         answers = answer(np.stack(entering))
-        rows.append(np.where(np.isfinite(answers), answers, -np.inf).argmax(1).reshape(-1, len(pipelines)))
-    decided: NDArray[np.int64] = np.concatenate(rows).astype(np.int64)
-    return list(decided.T)
+        rows.append(np.where(np.isfinite(answers), answers, -np.inf).reshape(-1, len(pipelines), answers.shape[1]))
+    every: NDArray[np.float32] = np.concatenate(rows)
+    return [every[:, number] for number in range(len(pipelines))]
 
 
 def _entering(item: Item, pipelines: Sequence[Pipeline]) -> list[NDArray[Any]]:

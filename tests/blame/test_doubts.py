@@ -1,0 +1,97 @@
+"""When labelled images speak against a network: the rule, and how often it is wrong, through the real functions."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecnn.blame.doubts import Other, judge, judged, other_orders
+from edgecnn.data import Item
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "doubts.py"
+CLASSES = ("crack", "good", "spot")
+
+
+def items(*counts: int) -> list[Item]:
+    return [
+        Item(Path(f"{label}/{i}"), f"{label}/{i}", label, f"{(i * 7919 + label) % 10007:05d}")
+        for label, count in enumerate(counts)
+        for i in range(count)
+    ]
+
+
+def test_the_judged_images_are_balanced_as_far_as_the_rarest_class_goes() -> None:
+    assert np.bincount([item.label for item in judged(items(300, 40, 50), 240)]).tolist() == [40, 40, 40]
+    assert np.bincount([item.label for item in judged(items(300, 300, 300), 240)]).tolist() == [80, 80, 80]
+    assert np.bincount([item.label for item in judged(items(300, 3), 240)]).tolist() == [8, 3]
+    assert judged(items(30, 40), 12) == judged(items(30, 40)[::-1], 12)
+
+
+def answers_of(decided: np.ndarray, classes: int) -> np.ndarray:
+    return np.eye(classes, dtype=np.float32)[decided]
+
+
+def other(decided: np.ndarray, loss: float = 0.0) -> Other:
+    return Other("fit", "stretch", f"another with loss {loss:g}", decided, loss)
+
+
+def test_a_gain_counts_where_it_is_shown_to_be_large() -> None:
+    labels = np.arange(60) % 3
+    wrong = labels.copy()
+    wrong[:30] = (wrong[:30] + 1) % 3  # half right
+    slightly = wrong.copy()
+    slightly[:4] = labels[:4]  # seven points more: not shown on 60 images
+    assert judge(labels, wrong, [other(slightly)], CLASSES) == ()
+    (doubt,) = judge(labels, wrong, [other(slightly), other(labels)], CLASSES)
+    assert doubt.stage == "fit"
+    assert "50.0% of 60 labelled images right, 100.0% then" in doubt.words
+    (doubt,) = judge(labels, wrong, [other(labels, 0.5), other(labels, 0.1)], CLASSES)
+    assert "another with loss 0.1" in doubt.words
+
+
+@pytest.mark.parametrize("classes", [2, 3, 11])
+def test_an_order_that_was_fitted_to_chance_is_no_order(classes: int) -> None:
+    """The best of K! orders always fits the images that it was chosen by better: it must hold for others."""
+    rng = np.random.default_rng(classes)
+    for _ in range(20):
+        labels = np.arange(5 * classes) % classes
+        decided = rng.integers(0, classes, len(labels))
+        names = [f"part {chr(97 + i)}" for i in range(classes)]
+        found = judge(labels, decided, other_orders(labels, answers_of(decided, classes), names), names)
+        assert [doubt.stage for doubt in found] in ([], ["answers"])
+
+
+def test_any_order_of_many_classes_is_found_and_told_in_one_line() -> None:
+    rng = np.random.default_rng(0)
+    names = [f"class {i:04d}" for i in range(1000)]
+    labels = np.arange(3000) % 1000
+    decided = rng.permutation(1000)[labels]
+    (doubt,) = judge(labels, decided, other_orders(labels, answers_of(decided, 1000), names), names)
+    assert doubt.stage == "class order"
+    assert "classes stand elsewhere (such as: output 0 is" in doubt.words
+    assert "\n" not in doubt.words
+    assert len(doubt.words) < 300
+
+
+LIMITS: dict[str, Callable[[float], bool]] = {
+    "right": lambda rate: rate <= 0.02,
+    "right, others as good": lambda rate: rate <= 0.02,
+    "order": lambda rate: rate >= 0.98,
+    "preprocessing": lambda rate: rate >= 0.98,
+    "one class": lambda rate: rate == 1.0,
+}
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_a_right_network_is_left_alone_and_a_wrong_one_is_caught(case: str) -> None:
+    """Rates over drawn decisions; the whole table is benchmarks/results/doubts.jsonl."""
+    simulation = runpy.run_path(str(BENCHMARK))
+    each = 40 if case == "preprocessing" else 14  # which costs a third of what is right
+    found = simulation["rates"](case, classes=3, each=each, top1=0.95, draws=100)
+    assert LIMITS[case](found.warned)
+    if not case.startswith("right"):
+        assert found.named >= 0.95
