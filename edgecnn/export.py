@@ -439,7 +439,7 @@ def _proven(job: _Job, artifact: Artifact, model: Path) -> Artifact | LeftOut:
         job.data.classes,
         cache_folder(None),
         job.progress,
-        older=job.target.machine == "x86_64",
+        older=job.target.machine == "x86_64" and job.target.isa == "any",
     )
     for remark in shown.remarks:
         job.progress(f"{artifact.variant}: {remark}")
