@@ -14,7 +14,6 @@ from edgecnn.formats import Converted
 from edgecnn.installed import need
 from edgecnn.progress import Progress
 from edgecnn.quantize import engines
-from edgecnn.quantize.grid import refuse_saturation
 from edgecnn.quantize.ladder import TRAINED, Quantizer, climb, rungs
 
 if TYPE_CHECKING:
@@ -50,6 +49,8 @@ def quantize(name: str, networks: Networks, out: Path, progress: Progress = lamb
 
     UserError where the format has no int8, a library is missing, no rung could be written or INT8 is not worth it.
     """
+    from edgecnn.quantize.grid import refuse_saturation
+
     quantizer = get(name)
     folder, files, notes = climb(
         rungs(quantizer, networks), quantizer.runtime, networks.tuning, networks.source.work / f"{name}-int8", progress
