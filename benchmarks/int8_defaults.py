@@ -31,6 +31,7 @@ from edgecnn.evaluate import compare
 from edgecnn.formats import Source
 from edgecnn.formats.onnx import fp32_file
 from edgecnn.imaging import Images
+from edgecnn.judge import yardstick_of
 from edgecnn.models import Deployed, load_module
 from edgecnn.parity import load_reference, prepare_files
 from edgecnn.runtimes import open_file
@@ -118,9 +119,7 @@ def measure(run: Path, folder: Path) -> list[dict[str, Any]]:
             session = open_file(write(source, calibration, Path(work) / "out"), engine, "int8", 1)
             logits = np.concatenate([session.run(image[None]) for image in test])
             session.close()
-        check = compare(
-            logits, reference.logits, reference.labels, reference.names, bundle.classes, bundle.good_class, 1.0
-        )
+        check = compare(logits, reference.logits, reference.labels, reference.names, yardstick_of(bundle), "int8")
         ladder = made.get(variant)
         rows.append(
             {

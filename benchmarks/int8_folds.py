@@ -117,7 +117,7 @@ def _rows(bundle: Bundle) -> Iterable[dict[str, Any]]:
             "kept": kept,
             "reason": None if kept else variant.reason,
             "rung": notes.get("rung"),
-            "rungs": notes.get("rungs_tried_on_validation"),
+            "rungs": notes.get("rungs_tried"),
             "mac_shares": executed.get("mac_shares"),
             **check,
         }

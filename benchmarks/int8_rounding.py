@@ -22,6 +22,7 @@ import torch
 from edgecnn.bench.host import fingerprint
 from edgecnn.data import calibration_items, load_split
 from edgecnn.formats import Source
+from edgecnn.judge import Yardstick
 from edgecnn.models import Deployed, load_module
 from edgecnn.parity import prepare_files
 from edgecnn.quantize.candidates import Networks
@@ -53,7 +54,7 @@ def measure(run: Path, work: Path) -> dict[str, Any]:
     calibration = prepare_files([item.path for item in calibration_items(data, CALIBRATION)], spec)
     test = prepare_files([item.path for item in data.test[:: max(1, len(data.test) // TEST)][:TEST]], spec)
     nothing = np.zeros(1, np.int64), np.zeros((1, 1), np.float32)
-    tuning = TuningSet(calibration, test[:1], *nothing, 1.0, 2)
+    tuning = TuningSet(calibration, test[:1], *nothing, Yardstick(1.0), 2)
     deployed = Deployed(module, spec).eval()
     reference = logits_of(deployed, test).numpy()
 

@@ -18,6 +18,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 Isa = Literal["any", "vnni"]
 """Of an x86-64 machine. vnni: it has AVX-512 VNNI or AVX-VNNI, so that int8 weights may use all of their range; any:
 int8 weights are such that older processors, which add products in 16 bits, answer the same."""
+NotShown = Literal["keep", "refuse"]
+"""What a target does with a variant whose loss is not shown to be within its limit."""
 
 
 class Preprocess(Frozen):
@@ -79,6 +81,36 @@ class Flip(Frozen):
     variant: str
 
 
+Shown = Literal["shown within", "not shown", "shown beyond"]
+"""What a number of images says of a loss and a limit: that it is within, neither, or beyond. See `edgecnn.judge`."""
+
+
+class Judged(Frozen):
+    """Whether what a variant's answers cost is acceptable. See `edgecnn.judge`."""
+
+    shown: Shown = "not shown"
+    loss_bounds: Interval = Interval(low=-100.0, high=100.0)
+    """Points of top-1; each end holds for all variants of the target at once with 95 %."""
+    independent: int = 0
+    """So many images count: those of one part as one."""
+    refused: tuple[str, ...] = ()
+    """Why it must not be used: shown, not a matter of chance."""
+    doubts: tuple[str, ...] = ()
+    """What is beyond a limit in these images, and may be chance."""
+    too_few: tuple[str, ...] = ()
+    """What so few images cannot show."""
+    images_to_show: int | None = None
+    """So many in all, answered as these, would show that the loss is within the limit; None where it is shown, or no
+    number would."""
+    acceptable: bool = True
+    """To the target: nothing is refused, and where it asks for that, the loss is shown within its limit."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it is not acceptable."""
+        return None if self.acceptable else "; ".join(self.refused or (*self.doubts, *self.too_few))
+
+
 class Check(Frozen):
     """What verification found for one variant, from the original encoded test images."""
 
@@ -113,8 +145,26 @@ class Check(Frozen):
     reference_missed_defects: int | None
     reference_false_alarms: int | None
     flips: tuple[Flip, ...]
-    too_few: str | None = None
-    """Set where the number of images is too small to tell a loss of the size of the target's limit."""
+    judged: Judged = Judged()
+
+
+JudgedOn = Literal["validation images", "train images outside the calibration", "calibration images"]
+
+
+class Selection(Frozen):
+    """What decided, before any test image was looked at, that a variant is kept."""
+
+    on: JudgedOn
+    """Anything but validation images is no validation: the network, or its INT8, was made with them."""
+    images: int
+    loss_points: float
+    agreement: float
+    judged: Judged
+
+    @property
+    def validated(self) -> bool:
+        """Whether these images had no part in making the variant."""
+        return self.on == "validation images"
 
 
 class Artifact(Frozen):
@@ -136,7 +186,10 @@ class Artifact(Frozen):
     """Instruction sets on which it was seen to decide as it should, the exporting machine's first: see `processor`."""
     golden_decisions: tuple[int, ...] = ()
     """Class index that it decided for each golden image on the exporting machine; empty: not recorded."""
+    selection: Selection | None = None
     check: Check
+    """On the test images, which select nothing: where they show it beyond a limit it is still here, and never chosen.
+    """
 
 
 class LeftOut(Frozen):
@@ -144,7 +197,9 @@ class LeftOut(Frozen):
 
     variant: str
     reason: str
+    selection: Selection | None = None
     check: Check | None = None
+    """On the test images, for the record: they were not asked."""
     final: bool = True
     """False where another try may end otherwise: a fault of a library, not a refusal."""
 
@@ -234,6 +289,15 @@ class Bundle(Frozen):
     """Points of top-1 that a variant may lose."""
     fp32_tolerance: float
     """Largest logit error of an fp32 variant, relative to the logit scale."""
+    int8_agreement: float = 0.98
+    """Least share of decisions equal to fp32's that the target wants of other precisions."""
+    not_shown: NotShown = "keep"
+    require: str | None = None
+    """What an engine must run of an int8 variant. See `edgecnn.require`."""
+    judged_together: int = Field(default=1, ge=1)
+    """Variants, other than fp32, that share one chance of a wrong statement."""
+    network_faults: tuple[str, ...] = ()
+    """What is wrong with the trained network itself, whatever the variant."""
     classes: tuple[str, ...]
     good_class: str | None
     preprocess: Preprocess

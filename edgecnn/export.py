@@ -36,6 +36,7 @@ from edgecnn.golden import Chosen, choose, decisions
 from edgecnn.golden import write as write_golden
 from edgecnn.imaging import Images
 from edgecnn.installed import PREPARING, installed_versions
+from edgecnn.judge import Yardstick, yardstick_for
 from edgecnn.metadata import describe
 from edgecnn.parity import (
     REFERENCE_FILE,
@@ -43,7 +44,6 @@ from edgecnn.parity import (
     check_frames,
     compare_with,
     prepare_files,
-    refusal,
     run_files,
     save_reference,
 )
@@ -56,7 +56,6 @@ from edgecnn.quantize.ladder import TuningSet
 from edgecnn.rehearse.cache import cache_folder
 from edgecnn.rehearse.short import prove
 from edgecnn.require import parse as parse_requirements
-from edgecnn.require import unmet
 from edgecnn.runtimes import get as get_runtime
 from edgecnn.runtimes import libraries as runtime_libraries
 from edgecnn.runtimes import names as runtime_names
@@ -80,6 +79,7 @@ class _Job:
     checkpoint_sha256: Sha256
     data: Dataset
     target: Target
+    yardstick: Yardstick
     source: Source
     tuning: TuningSet | None
     """None where no int8 is asked for."""
@@ -241,8 +241,21 @@ def _prepare(
 
         networks = Networks(source, tuning)
     golden = choose(data.test, reference.logits, data.classes, spec)
+    yardstick = yardstick_for(target, data.classes, data.good_class)
     return _Job(
-        checkpoint, digest, data, target, source, tuning, networks, reference, golden, calibration, part, progress
+        checkpoint,
+        digest,
+        data,
+        target,
+        yardstick,
+        source,
+        tuning,
+        networks,
+        reference,
+        golden,
+        calibration,
+        part,
+        progress,
     )
 
 
@@ -272,9 +285,8 @@ def _tuning(
         validation=validation,
         validation_labels=np.array([item.label for item in judged], np.int64),
         validation_logits=_eager(deployed, validation),
-        accuracy_loss_limit=target.accuracy_loss_limit,
+        yardstick=yardstick_for(target, data.classes, data.good_class),
         threads=target.threads,
-        agreement=target.int8_agreement,
         minutes=target.int8_minutes,
         training=images,
         machine=target.machine,
@@ -316,6 +328,10 @@ def _assemble(job: _Job, done: Sequence[Artifact | LeftOut], folder: Path) -> Bu
         isa=target.isa,
         accuracy_loss_limit=target.accuracy_loss_limit,
         fp32_tolerance=target.fp32_tolerance,
+        int8_agreement=target.int8_agreement,
+        not_shown=target.not_shown,
+        require=target.require,
+        judged_together=job.yardstick.together,
         classes=checkpoint.classes,
         good_class=checkpoint.good_class,
         preprocess=checkpoint.preprocess,
@@ -380,14 +396,10 @@ def _variant(job: _Job, spec: VariantSpec, folder: Path) -> Artifact | LeftOut:
         return LeftOut(variant=name, reason=f"{type(error).__name__}: {first_line(error)}", final=False)
     except Exception as error:  # converters and engines raise whatever their libraries raise
         return LeftOut(variant=name, reason=f"{type(error).__name__}: {first_line(error)}", final=False)
-    check = compare_with(job.reference, logits, job.data.classes, job.data.good_class, job.target.accuracy_loss_limit)
-    reason = refusal(check, spec.precision, job.target.accuracy_loss_limit, job.target.fp32_tolerance)
-    if spec.precision == "int8" and not executed.get("int8_layers"):
-        reason = f"{spec.runtime} ran none of its layers in int8"
-    if reason is None and spec.precision == "int8" and job.target.require:
-        reason = "; ".join(unmet(executed, parse_requirements(job.target.require))) or None
+    check = compare_with(job.reference, logits, job.yardstick, spec.precision, executed)
+    reason = check.judged.reason
     if reason is not None:
-        return LeftOut(variant=name, reason=reason, check=check if np.isfinite(check.max_logit_error) else None)
+        return LeftOut(variant=name, reason=reason, check=check)
     made = Artifact(
         variant=name,
         format=spec.format,

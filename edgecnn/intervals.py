@@ -7,6 +7,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from statistics import NormalDist
 
+_EXACT_UP_TO = 30
+"""Lost images; beyond them the score bound is the exact one's equal."""
+_MOST_TRIALS = 100_000_000
+
 
 def binomial_cdf(successes: int, trials: int, probability: float) -> float:
     """P(X ≤ successes) for X ~ Binomial(trials, probability)."""
@@ -58,7 +62,59 @@ def paired_difference(only_first: int, only_second: int, trials: int, confidence
     return low, high
 
 
-def _tango(only_first: int, only_second: int, trials: int, difference: float) -> float:
+def paired_bounds(lost: float, gained: float, trials: float, alpha: float) -> tuple[float, float]:
+    """One-sided bounds of (first's accuracy − second's) on the same images, each wrong with chance `alpha` at most.
+
+    `lost`, `gained`: images that just the first, just the second got right; need not be whole where several images
+    count as one. Tango's score bounds; where nothing was gained (or lost) and few were lost, also Clopper and Pearson's
+    of that alone, which the score falls short of where next to nothing differs. (-1, 1) for no trials.
+    """
+    return _upper_bound(gained, lost, trials, alpha) * -1, _upper_bound(lost, gained, trials, alpha)
+
+
+@lru_cache(maxsize=65536)
+def _upper_bound(lost: float, gained: float, trials: float, alpha: float) -> float:
+    if trials < 1:
+        return 1.0
+    z = NormalDist().inv_cdf(1 - alpha)
+    estimate = (lost - gained) / trials
+    high = _root(lambda difference: -z - _tango(lost, gained, trials, difference), estimate, 1.0)
+    if gained or lost > _EXACT_UP_TO:
+        return high
+    count, whole = math.ceil(lost), math.floor(trials)
+    exact = 1.0 if count >= whole else _root(lambda p: alpha - binomial_cdf(count, whole, p))
+    return max(high, exact)
+
+
+def trials_needed(lost: float, gained: float, trials: float, limit: float, alpha: float) -> int | None:
+    """So many trials, with the same shares of lost and gained, put the upper `paired_bounds` within `limit`.
+
+    None where no number below a hundred million does: what was lost is the limit or more.
+    """
+    if trials <= 0 or (lost - gained) / trials >= limit:
+        return None
+
+    def enough(n: int) -> bool:
+        return _upper_bound(lost * n / trials, gained * n / trials, n, alpha) <= limit
+
+    high = 1
+    while not enough(high):
+        high *= 2
+        if high > _MOST_TRIALS:
+            return None
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def worse_p(worse: int, better: int) -> float:
+    """Exact one-sided p-value of so many images worse, so many better, where both are equally likely (sign test)."""
+    return 1.0 if worse + better == 0 else min(1.0, binomial_cdf(better, worse + better, 0.5))
+
+
+def _tango(only_first: float, only_second: float, trials: float, difference: float) -> float:
     """The score of a supposed difference; falls as the difference grows."""
     a = 2 * trials
     b = (2 * trials - only_first + only_second) * difference - only_first - only_second

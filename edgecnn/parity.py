@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,9 @@ from edgecnn.artifact import Check, FrameCheck, Precision, Preprocess, load_bund
 from edgecnn.data import find_images
 from edgecnn.documents import Frozen
 from edgecnn.errors import BadImage, UserError
-from edgecnn.evaluate import Labels, compare, frames_against_files
+from edgecnn.evaluate import compare, frames_against_files
 from edgecnn.imaging import Images, Pixels, Preparer, decode_whole
+from edgecnn.judge import Labels, Yardstick, yardstick_of
 from edgecnn.progress import Progress
 from edgecnn.proof import Proof, prove_here
 from edgecnn.runtimes import Session, installed, open_session
@@ -31,6 +33,8 @@ class Reference:
     labels: Labels
     logits: NDArray[np.float32]
     """(n, classes)."""
+    groups: NDArray[np.int64] | None = None
+    """(n,): images with one number show one part; None: each shows its own."""
 
 
 class Verified(Frozen):
@@ -74,25 +78,6 @@ def _prepared(paths: Sequence[Path], prepare: Callable[[bytes], Pixels]) -> Iter
             raise UserError(f"{path}: {error}") from None
 
 
-def refusal(check: Check, precision: Precision, accuracy_loss_limit: float, fp32_tolerance: float) -> str | None:
-    """Why a variant must not be used; None where it may."""
-    if not np.isfinite(check.max_logit_error):
-        return "its outputs are not finite numbers"
-    if precision == "fp32" and check.max_logit_error > fp32_tolerance:
-        return (
-            f"logits differ from the trained network's by {check.max_logit_error:.1e} of their scale "
-            f"(limit {fp32_tolerance:.0e})"
-        )
-    if check.loss_points > accuracy_loss_limit:
-        return (
-            f"loses {check.loss_points:.1f} points of accuracy on {check.images} test images "
-            f"(limit {accuracy_loss_limit:g}; {len(check.flips)} decisions flipped)"
-        )
-    if precision == "int8" and check.largest_decision_share > max(0.9, check.largest_label_share + 0.2):
-        return f"has collapsed: {check.largest_decision_share:.0%} of its decisions are one class"
-    return None
-
-
 def check_frames(
     session: Session, paths: Sequence[Path], spec: Preprocess, limit: float, file_logits: NDArray[np.float32]
 ) -> FrameCheck:
@@ -111,6 +96,7 @@ def save_reference(reference: Reference, path: Path) -> None:
         sha256=np.array(reference.sha256),
         labels=reference.labels,
         logits=reference.logits,
+        groups=np.arange(len(reference.names)) if reference.groups is None else reference.groups,
     )
 
 
@@ -123,13 +109,21 @@ def load_reference(path: Path) -> Reference:
                 sha256=tuple(str(digest) for digest in arrays["sha256"]),
                 labels=arrays["labels"],
                 logits=arrays["logits"],
+                groups=_groups(arrays["groups"]),
             )
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not a reference file ({error}): export the bundle again") from None
 
 
+def _groups(groups: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """None where no two images are of one group."""
+    return groups if len(np.unique(groups)) < len(groups) else None
+
+
 def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Progress | None = None) -> list[Verified]:
     """Check every variant of a bundle again, from the encoded test images, which are found in `data` by content hash.
+
+    Judged as on export: by the bundle's limits, and by what the engine ran here, where the target required it.
 
     Needs no torch: eager fp32's logits travel with the bundle. Raises UserError where the bundle is damaged or test
     images are missing.
@@ -156,13 +150,11 @@ def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Pro
         session = open_session(folder, artifact, bundle.threads)
         try:
             proof = prove_here(folder, bundle, artifact, session)
-            logits = run_files(session, paths, bundle.preprocess)
+            logits, executed = run_files(session, paths, bundle.preprocess), session.executed()
         finally:
             session.close()
-        check = compare_with(reference, logits, bundle.classes, bundle.good_class, bundle.accuracy_loss_limit)
-        refused = refusal(check, artifact.precision, bundle.accuracy_loss_limit, bundle.fp32_tolerance)
-        if proof.refused:
-            refused = proof.text
+        check = compare_with(reference, logits, yardstick_of(bundle), artifact.precision, executed)
+        refused = proof.text if proof.refused else check.judged.reason
         results.append(
             Verified(variant=artifact.variant, passed=refused is None, reason=refused, check=check, proof=proof)
         )
@@ -172,9 +164,10 @@ def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Pro
 def compare_with(
     reference: Reference,
     logits: NDArray[np.float32],
-    classes: Sequence[str],
-    good_class: str | None,
-    loss_limit: float,
+    yardstick: Yardstick,
+    precision: Precision,
+    executed: Mapping[str, Any] | None,
 ) -> Check:
     """Judge logits of the reference's images."""
-    return compare(logits, reference.logits, reference.labels, reference.names, classes, good_class, loss_limit)
+    expected, labels = reference.logits, reference.labels
+    return compare(logits, expected, labels, reference.names, yardstick, precision, executed, reference.groups)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from edgecnn.artifact import Isa, Precision
+from edgecnn.artifact import Isa, NotShown, Precision
 from edgecnn.documents import Frozen, Model, checked
 from edgecnn.errors import UserError, not_one_of
 
@@ -65,11 +65,14 @@ class Target(Frozen):
     threads: int = Field(ge=1, le=256)
     budget: str
     accuracy_loss_limit: float = Field(gt=0, le=100)
-    """Points of top-1 that a variant may lose against fp32."""
+    """Points that a variant may lose against fp32: of top-1, of the defects' recall, of each class's. See
+    `edgecnn.judge`."""
+    not_shown: NotShown = "keep"
+    """Whether a variant is kept whose loss the images do not show to be within the limit."""
     fp32_tolerance: float = Field(default=1e-4, gt=0)
     """Largest logit error of an fp32 variant, relative to the logit scale."""
     int8_agreement: float = Field(default=0.98, gt=0, le=1)
-    """Share of decisions equal to fp32's that the INT8 ladder aims at."""
+    """Least share of decisions equal to fp32's, of variants in other precisions than fp32."""
     int8_minutes: float = Field(default=3.0, gt=0)
     """After which the ladder of a variant begins no further rung."""
     frame_agreement: float = Field(default=0.98, gt=0, le=1)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgecnn.evaluate import compare, frames_against_files
-from edgecnn.parity import refusal
+from edgecnn.judge import Yardstick
 
 CLASSES = ("crack", "dent", "good")
 
@@ -20,7 +20,8 @@ def one_hot(decisions: list[int]) -> np.ndarray:
 
 def judged(decisions: list[int], reference: list[int], labels: list[int], good: str | None = "good"):
     names = [f"{index}.png" for index in range(len(labels))]
-    return compare(one_hot(decisions), one_hot(reference), np.array(labels), names, CLASSES, good, 1.0)
+    yardstick = Yardstick(1.0, classes=CLASSES, good_class=good)
+    return compare(one_hot(decisions), one_hot(reference), np.array(labels), names, yardstick, "int8")
 
 
 def test_the_counts_are_those_of_a_worked_example() -> None:
@@ -37,7 +38,7 @@ def test_the_counts_are_those_of_a_worked_example() -> None:
         ("5.png", "good", "good", "crack"),
     ]
     assert check.mcnemar_p == 0.5
-    assert check.too_few is not None
+    assert check.judged.shown == "not shown"
 
 
 def test_without_a_good_class_nothing_is_called_missed() -> None:
@@ -62,28 +63,10 @@ def test_the_figures_agree_with_each_other(rows: list[tuple[int, int, int]]) -> 
 @given(arrays(np.float32, (7, 3), elements=st.floats(-5, 5, width=32)), st.floats(0.125, 100, width=32))
 def test_the_logit_error_does_not_depend_on_the_scale(logits: np.ndarray, scale: float) -> None:
     reference = one_hot([0, 1, 2, 0, 1, 2, 0])
-    args = (np.zeros(7, np.int64), [""] * 7, CLASSES, None, 1.0)
+    args = (np.zeros(7, np.int64), [""] * 7, Yardstick(1.0, classes=CLASSES), "int8")
     plain = compare(logits, reference, *args).max_logit_error
     scaled = compare(logits * np.float32(scale), reference * np.float32(scale), *args).max_logit_error
     assert scaled == pytest.approx(plain, rel=1e-3, abs=1e-6)
-
-
-def test_what_is_refused_and_why() -> None:
-    n = 200
-    labels = [0, 1] * (n // 2)
-    same = judged(labels, labels, labels)
-    assert refusal(same, "fp32", 1.0, 1e-4) is None
-    assert refusal(same, "int8", 1.0, 1e-4) is None
-    worse = judged([2] * 4 + labels[4:], labels, labels)
-    assert "loses 2.0 points" in str(refusal(worse, "int8", 1.0, 1e-4))
-    assert "logits differ" in str(refusal(worse, "fp32", 5.0, 1e-4))
-    assert refusal(worse, "int8", 2.0, 1e-4) is None
-    collapsed = judged([1] * n, [1] * n, labels)
-    assert "collapsed" in str(refusal(collapsed, "int8", 1.0, 1e-4))
-    not_finite = compare(
-        np.full((2, 3), np.nan, np.float32), one_hot([0, 1]), np.array([0, 1]), "ab", CLASSES, None, 1.0
-    )
-    assert "not finite" in str(refusal(not_finite, "int8", 100.0, 1e-4))
 
 
 def test_frames_are_compared_in_levels_and_in_the_logit_scale() -> None:

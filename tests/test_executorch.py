@@ -17,6 +17,7 @@ from edgecnn import formats
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
+from edgecnn.judge import Yardstick
 from edgecnn.models import Deployed
 from edgecnn.quantize.flat import flatten, layers_of
 from edgecnn.quantize.ladder import Attempt, TuningSet
@@ -98,7 +99,7 @@ def attempt(module: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Attem
 def tuning(module: nn.Module) -> TuningSet:
     validation = images(8, 100)
     logits = eager(module, validation)
-    return TuningSet(images(12), validation, logits.argmax(1), logits, 1.0, 1)
+    return TuningSet(images(12), validation, logits.argmax(1), logits, Yardstick(1.0), 1)
 
 
 def written(attempt: Attempt, module: nn.Module, out: Path) -> Path:

@@ -19,6 +19,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.litert import captured, fp32_file, keep_pooled_dimensions, merge_normalisation
+from edgecnn.judge import Yardstick
 from edgecnn.metadata import describe, read_tflite
 from edgecnn.modelfiles.metadata import tflite_metadata
 from edgecnn.modelfiles.tflite import hushed, inputs_and_outputs, operations
@@ -96,7 +97,7 @@ def attempt(module: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Attem
 def tuning(module: Deployed) -> TuningSet:
     validation = images(12, 100)
     logits = eager(module, validation)
-    return TuningSet(images(24), validation, logits.argmax(1), logits, 1.0, 1)
+    return TuningSet(images(24), validation, logits.argmax(1), logits, Yardstick(1.0), 1)
 
 
 def written(attempt: Attempt, tuning: TuningSet, out: Path, **more: Any) -> Path:

@@ -21,6 +21,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.ncnn import fp32_file, half
+from edgecnn.judge import Yardstick
 from edgecnn.modelfiles.ncnn import (
     FP16_TAG,
     FP32_TAG,
@@ -100,7 +101,7 @@ def flat(module: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Source:
 @pytest.fixture(scope="module")
 def tuning(module: Deployed) -> TuningSet:
     logits = answers(module, pictures(4, 100))
-    return TuningSet(pictures(12), pictures(4, 100), logits.argmax(1), logits, 1.0, 1)
+    return TuningSet(pictures(12), pictures(4, 100), logits.argmax(1), logits, Yardstick(1.0), 1)
 
 
 def answers(module: nn.Module, images: np.ndarray) -> np.ndarray:
@@ -549,7 +550,7 @@ def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None
     source = Source(flatten(module, 224, 224), 224, 224, tmp_path / "work")
     exact = open_file(fp32_file(source), "ncnn", "fp32", 1).run(held_out)
     assert np.abs(exact - reference).max() < 1e-4 * reference.std()
-    tuning = TuningSet(calibration, held_out, reference.argmax(1), reference, 1.0, 1)
+    tuning = TuningSet(calibration, held_out, reference.argmax(1), reference, Yardstick(1.0), 1)
     path = written(Attempt("plain", source, "least squared error"), tuning, tmp_path / "out")
     agreement = (open_file(path, "ncnn", "int8", 1).run(held_out).argmax(1) == reference.argmax(1)).mean()
     assert agreement > 0.85

@@ -15,6 +15,7 @@ from torch import nn
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
+from edgecnn.judge import Yardstick
 from edgecnn.models import Deployed
 from edgecnn.profiles import load_target
 from edgecnn.quantize import ladder
@@ -67,7 +68,7 @@ def tuning(module: nn.Module, **changes: Any) -> TuningSet:
     logits = logits_of(module, validation).numpy()
     known = {
         "calibration": images(24), "validation": validation, "validation_labels": logits.argmax(1),
-        "validation_logits": logits, "accuracy_loss_limit": 1.0, "threads": 1,
+        "validation_logits": logits, "yardstick": Yardstick(1.0), "threads": 1,
     }  # fmt: skip
     return TuningSet(**{**known, **changes})
 
@@ -188,7 +189,7 @@ def rungs(*shares: float | None) -> Iterator[Rung]:
 def engine(monkeypatch: pytest.MonkeyPatch) -> TuningSet:
     found = tuning(block(False))
     logits = np.eye(4, dtype=np.float32)[np.arange(20) % 4]
-    found = TuningSet(images(2), found.validation, logits.argmax(1), logits, 1.0, 1)
+    found = TuningSet(images(2), found.validation, logits.argmax(1), logits, Yardstick(1.0), 1)
     monkeypatch.setattr(ladder, "open_file", lambda path, *rest: _Fake(path, logits))
     return found
 
@@ -197,7 +198,7 @@ def test_the_first_good_rung_ends_the_climb(engine: TuningSet, tmp_path: Path) -
     said: list[str] = []
     folder, files, notes = climb(rungs(0.5, None, 0.0, 0.25), "fake", engine, tmp_path, said.append)
     assert notes["rung"] == "rung 0.0"
-    assert [row["rung"] for row in notes["rungs_tried_on_validation"]] == ["rung 0.5", "rung 0.0"]
+    assert [row["rung"] for row in notes["rungs_tried"]] == ["rung 0.5", "rung 0.0"]
     assert notes["rungs_refused"] == ["rung None: slower than fp32 here"]
     assert (folder / files[0]).read_text() == "0.0"
     assert "agreement 50.0%" in said[0]

@@ -10,6 +10,7 @@ import pytest
 from edgecnn import rehearse as rehearsing
 from edgecnn.artifact import Flip, Golden
 from edgecnn.documents import sha256_of
+from edgecnn.judge import Distance, Yardstick, measure
 from edgecnn.rehearse.compare import Difference, Rehearsed, difference, exit_code, judge
 
 CLASSES = ("good", "crack", "dent")
@@ -17,8 +18,15 @@ NAMES, LABELS = ("a", "b", "c"), ("good", "crack", "dent")
 TRAINED = np.array([[3, 1, 0], [0, 2, 1], [0, 1, 1.5]], np.float32)
 
 
+YARDSTICK = Yardstick(1.0, classes=CLASSES)
+
+
+def measured(board_logits: np.ndarray, other: np.ndarray = TRAINED) -> Distance:
+    return measure(board_logits.astype(np.float32), other.astype(np.float32), scale=1.0)
+
+
 def against(board_logits: np.ndarray, other: np.ndarray = TRAINED) -> Difference:
-    return difference(board_logits.astype(np.float32), other.astype(np.float32), 1.0, NAMES, LABELS, CLASSES)
+    return difference(measured(board_logits, other), NAMES, LABELS, CLASSES)
 
 
 def test_equal_logits() -> None:
@@ -29,7 +37,7 @@ def test_equal_logits() -> None:
 def test_a_difference_is_in_units_of_the_scale_and_names_its_flips() -> None:
     changed = TRAINED.copy()
     changed[2] = (0, 1.75, 1.5)
-    found = difference(changed, TRAINED, 0.5, NAMES, LABELS, CLASSES)
+    found = difference(measure(changed, TRAINED, scale=0.5), NAMES, LABELS, CLASSES)
     assert found.max_error == pytest.approx(1.5)
     assert not found.bit_equal
     assert found.flips == (Flip(image="c", label="dent", reference="dent", variant="crack"),)
@@ -64,7 +72,8 @@ def flipped(*images: int) -> np.ndarray:
     ],
 )
 def test_the_judgement(precision: Any, on_board: np.ndarray, here: np.ndarray | None, words: str | None) -> None:
-    reason = judge(precision, against(on_board), None if here is None else against(here), True, 1e-4, True)
+    native = None if here is None else measured(here)
+    reason = judge(measured(on_board), native, True, YARDSTICK, precision, NAMES)
     assert (reason is None) == (words is None)
     if words:
         assert reason is not None
@@ -72,8 +81,9 @@ def test_the_judgement(precision: Any, on_board: np.ndarray, here: np.ndarray | 
 
 
 def test_other_pixels_or_no_numbers_are_never_good() -> None:
-    assert "pixels" in (judge("int8", against(TRAINED), None, False, 1e-4, True) or "")
-    assert "finite" in (judge("int8", against(TRAINED), None, True, 1e-4, False) or "")
+    nothing = measured(np.full_like(TRAINED, np.nan))
+    assert "pixels" in (judge(measured(TRAINED), None, False, YARDSTICK, "int8", NAMES) or "")
+    assert "finite" in (judge(nothing, None, True, YARDSTICK, "int8", NAMES) or "")
     assert against(np.full_like(TRAINED, np.nan)).max_error > 1e300
 
 

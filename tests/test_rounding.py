@@ -15,6 +15,7 @@ from torch import nn
 
 from edgecnn.artifact import Preprocess
 from edgecnn.formats import Source
+from edgecnn.judge import Yardstick
 from edgecnn.models import Deployed
 from edgecnn.quantize import get
 from edgecnn.quantize.candidates import Networks
@@ -174,7 +175,7 @@ def test_engines_keep_a_bias_that_stands_alone(name: str, runtime: str, tmp_path
     batch, none = images(16, 50), np.zeros(2, np.int64)
     module = Deployed(nn.Identity(), Preprocess(height=SIDE, width=SIDE))
     source = Source(module, SIDE, SIDE, tmp_path, {})
-    networks = Networks(source, TuningSet(images(16), images(2), none, np.zeros((2, 4), np.float32), 1.0, 1))
+    networks = Networks(source, TuningSet(images(16), images(2), none, np.zeros((2, 4), np.float32), Yardstick(1.0), 1))
     networks.__dict__["plain"] = networks._source("flat", graph)
     out = tmp_path / "out"
     out.mkdir()

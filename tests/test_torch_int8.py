@@ -17,6 +17,7 @@ from edgecnn import formats
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
+from edgecnn.judge import Yardstick
 from edgecnn.models import Deployed
 from edgecnn.quantize.engines import torchscript
 from edgecnn.quantize.flat import flatten, layers_of
@@ -89,7 +90,7 @@ def attempt(module: Deployed, tmp_path: Path) -> Attempt:
 def tuning(module: nn.Module) -> TuningSet:
     validation = images(8, 100)
     logits = eager(module, validation)
-    return TuningSet(images(12), validation, logits.argmax(1), logits, 1.0, 1)
+    return TuningSet(images(12), validation, logits.argmax(1), logits, Yardstick(1.0), 1)
 
 
 def opened(attempt: Attempt, module: nn.Module, out: Path) -> Any:
@@ -157,7 +158,7 @@ def test_a_convolution_is_the_arithmetic_of_integers(tmp_path: Path) -> None:
     module = Deployed(net, Preprocess(height=8, width=8)).eval()
     batch = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), dtype=np.uint8)
     graph = flatten(module, 8, 8)
-    sets = TuningSet(batch, batch, np.zeros(6, np.int64), eager(module, batch), 1.0, 1)
+    sets = TuningSet(batch, batch, np.zeros(6, np.int64), eager(module, batch), Yardstick(1.0), 1)
     attempt = Attempt("min-max", Source(graph, 8, 8, tmp_path), "min-max")
     (tmp_path / "out").mkdir()
     files = torchscript.QUANTIZER.write(attempt, sets, tmp_path / "out")
@@ -216,7 +217,7 @@ def test_a_network_that_computes_with_its_batch_size_is_refused(tmp_path: Path) 
     module = Deployed(Net(), Preprocess(height=8, width=8)).eval()
     attempt = Attempt("min-max", Source(flatten(module, 8, 8), 8, 8, tmp_path), "min-max")
     batch = images(4)[:, :8, :8]
-    sets = TuningSet(batch, batch, np.zeros(4, np.int64), eager(module, batch), 1.0, 1)
+    sets = TuningSet(batch, batch, np.zeros(4, np.int64), eager(module, batch), Yardstick(1.0), 1)
     with pytest.raises(UserError, match="computes with its batch size"):
         torchscript.QUANTIZER.write(attempt, sets, tmp_path)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError, first_line
 from edgecnn.imaging import Images
+from edgecnn.judge import measure, scale_of, unlike
 from edgecnn.onnx_graph.network import Network
 from edgecnn.onnx_graph.onnx_file import Input
 
@@ -37,18 +38,17 @@ def agreement(path: Path, entry: Input, network: Network, images: Images, prepro
         ) from None
     if not np.isfinite(wanted).all():
         raise UserError(f"{path}: gives scores that are not finite: is the file whole?")
-    spread = float(wanted.std()) or 1.0
-    difference = float(np.abs(got - wanted).max()) / spread
-    if difference > LIMIT:
+    found = measure(got, wanted)
+    if unlike(found, "fp32", LIMIT):
         exact = Network(copy.deepcopy(network.module).double(), network.outputs, None, network.ends)
-        rounding = float(np.abs(got - _scores(exact, torch.from_numpy(normalised).double())).max()) / spread
-        if not difference <= max(LIMIT, _ROUNDING * rounding):
+        own = measure(_scores(exact, torch.from_numpy(normalised).double()), got, scale=scale_of(wanted))
+        if unlike(found, "fp32", max(LIMIT, _ROUNDING * own.max_error)):
             raise UserError(
-                f"{path}: built in torch it answers otherwise than in ONNX Runtime (difference {difference:.1e} of the "
-                f"scores' spread on {len(images)} images, at most {LIMIT:g}): not taken in; give its weights with "
-                "--model"
+                f"{path}: built in torch it answers otherwise than in ONNX Runtime (difference {found.max_error:.1e} "
+                f"of the scores' spread on {len(images)} images, at most {LIMIT:g}): not taken in; give its weights "
+                "with --model"
             )
-    return difference
+    return found.max_error
 
 
 def _scores(network: Network, images: torch.Tensor) -> NDArray[np.float64]:

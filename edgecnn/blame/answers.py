@@ -11,8 +11,8 @@ from edgecnn.artifact import Interval
 from edgecnn.blame.orders import closest_order
 from edgecnn.blame.outputs import LOGITS, Answers, Output
 from edgecnn.documents import Frozen
-from edgecnn.evaluate import Labels
 from edgecnn.intervals import paired_difference
+from edgecnn.judge import Labels, measure
 
 
 class Effect(Frozen):
@@ -47,28 +47,18 @@ class Expected:
 
 def effect(answers: Answers, expected: Expected, output: Output = LOGITS) -> Effect:
     """Judge answers to the expected ones' images; `output` is what `answers` are of the logits."""
-    wanted = output.of(expected.logits)
-    decided, right_decision = answers.argmax(1), wanted.argmax(1)
-    was_right, is_right = right_decision == expected.labels, decided == expected.labels
-    lost, gained, n = int((was_right & ~is_right).sum()), int((is_right & ~was_right).sum()), len(answers)
-    low, high = paired_difference(lost, gained, n)
-    finite = bool(np.isfinite(answers).all())
-    error = np.abs(answers - wanted) / scale_of(wanted) if finite else np.full(answers.shape, np.inf)
+    found = measure(answers, output.of(expected.logits), expected.labels)
+    low, high = paired_difference(int(found.lost.sum()), int(found.gained.sum()), found.images)
     return Effect(
-        error=float(min(error.max(), 1e30)),
-        mean_error=float(min(error.mean(), 1e30)),
-        correlation=correlation(answers, wanted) if finite else 0.0,
-        agreement=float((decided == right_decision).mean()),
-        flipped=int((decided != right_decision).sum()),
-        top1=float(is_right.mean()),
-        loss_points=100 * (lost - gained) / n,
+        error=min(found.max_error, 1e30),
+        mean_error=min(found.mean_error, 1e30),
+        correlation=correlation(answers, output.of(expected.logits)) if found.finite else 0.0,
+        agreement=found.agreement,
+        flipped=int(found.flipped.sum()),
+        top1=float(found.right.mean()),
+        loss_points=found.loss_points,
         loss_interval=Interval(low=100 * low, high=100 * high),
     )
-
-
-def scale_of(logits: Answers) -> float:
-    """The unit of errors, as in `edgecnn.evaluate`: standard deviation of all logits."""
-    return max(float(logits.std()), 1e-12)
 
 
 def moved(before: Answers, after: Answers, scale: float) -> float:

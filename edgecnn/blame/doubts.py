@@ -23,8 +23,8 @@ from edgecnn.blame.prices import Mistake, mistakes
 from edgecnn.blame.stages import words
 from edgecnn.data import Item
 from edgecnn.errors import BadImage, UserError
-from edgecnn.evaluate import Labels
 from edgecnn.intervals import clopper_pearson, paired_difference
+from edgecnn.judge import Labels
 
 Answer: TypeAlias = Callable[[NDArray[Any]], Answers]
 """RGB pixels 0 to 255, (n, height, width, 3), uint8 or float32, to (n, classes)."""

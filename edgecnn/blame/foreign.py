@@ -11,7 +11,7 @@ import numpy as np
 
 from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.blame import engines
-from edgecnn.blame.answers import Effect, effect, moved, scale_of
+from edgecnn.blame.answers import Effect, effect, moved
 from edgecnn.blame.baked import baked_in
 from edgecnn.blame.case import SAME_NET, Case, Reading, input_layout, input_size, search
 from edgecnn.blame.description import Description, described_pipeline, read_description
@@ -23,6 +23,7 @@ from edgecnn.blame.pipeline import Pipeline
 from edgecnn.blame.stages import exchange, walk, words
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
+from edgecnn.judge import scale_of
 from edgecnn.progress import Progress
 
 EXPLAINED_IMAGES = 400

@@ -195,14 +195,17 @@ def remarks(bundle: Bundle) -> list[str]:
     found += [f"{left.variant} is left out: {left.reason}" for left in bundle.left_out]
     for artifact in bundle.artifacts:
         if "rung" in artifact.notes:
-            tried = len(artifact.notes["rungs_tried_on_validation"])
+            tried = len(artifact.notes["rungs_tried"])
             rungs = "1 rung" if tried == 1 else f"{tried} rungs"
-            found.append(f"{artifact.variant}: {artifact.notes['rung']} ({rungs} tried on validation images)")
-            found += [f"    {rung_line(row)}" for row in artifact.notes["rungs_tried_on_validation"]]
+            found.append(
+                f"{artifact.variant}: {artifact.notes['rung']} ({rungs} tried on {artifact.notes['judged_on']})"
+            )
+            found += [f"    {rung_line(row)}" for row in artifact.notes["rungs_tried"]]
         found += [f"{artifact.variant}: engine: {remark}" for remark in artifact.executed.get("remarks", ())]
         found += [f"{artifact.variant}: {line}" for line in artifact.notes.get("not_proven", ())]
-        if artifact.check.too_few and artifact.precision != "fp32":
-            found.append(f"{artifact.variant}: {artifact.check.too_few}")
+        judged = artifact.check.judged
+        for text in (*judged.refused, *judged.doubts, *judged.too_few):
+            found.append(f"{artifact.variant}: {text}")
     frames = bundle.frames
     if frames is not None:
         found.append(

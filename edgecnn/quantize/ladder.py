@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Isa
+from edgecnn.artifact import Isa, Judged, JudgedOn
 from edgecnn.documents import sha256_of
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Source
 from edgecnn.imaging import Images
+from edgecnn.judge import Yardstick, judge, measure
 from edgecnn.progress import Progress
 from edgecnn.quantize.flat import WeightedLayer, layers_of
 from edgecnn.quantize.grid import Grid, StoredWeight, grid_for, refuse_saturation
@@ -47,11 +48,13 @@ class TuningSet:
     validation_labels: NDArray[np.int64]
     validation_logits: NDArray[np.float32]
     """Eager fp32's."""
-    accuracy_loss_limit: float
-    """Points of top-1."""
+    yardstick: Yardstick
+    """What rungs are judged by."""
     threads: int
-    agreement: float = 0.98
-    """Least share of decisions equal to fp32's that the target wants."""
+    validation_groups: NDArray[np.int64] | None = None
+    """Which of its images show one part."""
+    judged_on: JudgedOn = "validation images"
+    """What `validation` holds, where there are no validation images."""
     minutes: float = 3.0
     """After which an engine's ladder begins no further rung."""
     training: Images | None = None
@@ -185,6 +188,7 @@ class Tried:
     """The same as the noise between the two highest logits and fp32's margins let expect: less a matter of chance."""
     logit_error: float
     """Root mean square, relative to the logit scale."""
+    judged: Judged
     largest_class_share: float
     """Share of the images in the most frequent decision: near 1 the model has collapsed."""
     latency_ms: float
@@ -198,9 +202,10 @@ def climb(
 ) -> tuple[Path, tuple[str, ...], dict[str, Any]]:
     """Try rungs in order; return the taken one's folder, its files and the notes for the record.
 
-    Taken is the first that is good: it loses at most the target's limit, agrees as the target wants, is expected to
-    disagree a quarter as often (other images will be judged on), and has not collapsed. Else, when the rungs or the
-    time end, the one with the highest expected agreement. A rung that the engine refuses is passed over.
+    Taken is the first that is good: nothing that it costs on these images is beyond a limit (`edgecnn.judge`), and it
+    is expected to disagree a quarter as often as the target wants at most (other images will be judged on). Else, when
+    the rungs or the time end, the one with the highest expected agreement of those that are not shown to be beyond a
+    limit, if there are any. A rung that the engine refuses is passed over.
     """
     started, tried, refused = time.monotonic(), [], []
     made: list[tuple[Path, tuple[str, ...]]] = []
@@ -218,7 +223,7 @@ def climb(
         tried.append(row)
         made.append((folder, files))
         progress(
-            f"  {row.rung}: validation loss {row.loss_points:+.1f} points, agreement {row.agreement:.1%} "
+            f"  {row.rung}: loss {row.loss_points:+.1f} points, agreement {row.agreement:.1%} "
             f"(expected {row.expected_agreement:.1%}), "
             f"{row.latency_ms:.1f} ms here ({row.seconds:.0f} s)"
         )
@@ -230,29 +235,26 @@ def climb(
     if not made:
         raise UserError(f"int8: no rung could be written: {'; '.join(refused)}")
     good = [index for index, row in enumerate(tried) if _good(row, tuning)]
-    best = (
-        good[0] if good else min(range(len(tried)), key=lambda i: (-tried[i].expected_agreement, tried[i].logit_error))
-    )
+    best = good[0] if good else min(range(len(tried)), key=lambda i: _badness(tried[i]))
     notes = {
         "rung": tried[best].rung,
-        "rungs_tried_on_validation": [asdict(row) for row in tried],
+        "rungs_tried": [asdict(row) | {"judged": row.judged.model_dump(mode="json")} for row in tried],
         "rungs_refused": refused,
         "calibration_images": len(tuning.calibration),
         "calibration_pixels_sha256": sha256_of(tuning.calibration.tobytes()),
-        "validation_images": len(tuning.validation),
+        "judged_on": tuning.judged_on,
+        "judged_images": len(tuning.validation),
     }
     return *made[best], notes
 
 
 def _good(row: Tried, tuning: TuningSet) -> bool:
-    labels = np.bincount(tuning.validation_labels)
-    collapsed = row.largest_class_share > max(0.9, labels.max() / labels.sum() + 0.2)
-    return (
-        row.agreement >= tuning.agreement
-        and row.expected_agreement >= 1 - (1 - tuning.agreement) / 4
-        and row.loss_points <= tuning.accuracy_loss_limit
-        and not collapsed
-    )
+    expected = row.expected_agreement >= 1 - (1 - tuning.yardstick.agreement) / 4
+    return expected and not row.judged.refused and not row.judged.doubts
+
+
+def _badness(row: Tried) -> tuple[bool, float, float]:
+    return bool(row.judged.refused), -row.expected_agreement, row.logit_error
 
 
 def _judge(rung: str, path: Path, runtime: str, tuning: TuningSet, began: float) -> Tried:
@@ -266,18 +268,16 @@ def _judge(rung: str, path: Path, runtime: str, tuning: TuningSet, began: float)
         logits = np.concatenate(rows)
     finally:
         session.close()
-    reference, labels = tuning.validation_logits, tuning.validation_labels
-    decisions, expected = logits.argmax(1), reference.argmax(1)
-    loss = 100 * (np.mean(expected == labels) - np.mean(decisions == labels))
-    error = float(np.sqrt(np.mean((logits - reference) ** 2)) / reference.std())
-    shares = np.bincount(decisions) / len(decisions)
+    reference = tuning.validation_logits
+    found = measure(logits, reference, tuning.validation_labels, tuning.validation_groups)
     return Tried(
         rung=rung,
-        loss_points=float(loss),
-        agreement=float(np.mean(decisions == expected)),
+        loss_points=found.loss_points,
+        agreement=found.agreement,
         expected_agreement=_expected_agreement(reference, logits),
-        logit_error=error if np.isfinite(error) else 1e9,
-        largest_class_share=float(shares.max()),
+        logit_error=min(found.rms_error, 1e9),
+        judged=judge(found, tuning.yardstick, "int8"),
+        largest_class_share=float(np.bincount(found.decided).max() / found.images),
         latency_ms=1000 * float(np.median(times)),
         seconds=round(time.monotonic() - began, 1),
     )

@@ -15,6 +15,7 @@ import numpy as np
 from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle, write_bundle
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
+from edgecnn.judge import Distance, measure, yardstick_of
 from edgecnn.proof import FEWEST_IMAGES
 from edgecnn.rehearse.cache import Say, cache_folder
 from edgecnn.rehearse.compare import EMULATED, HELD_BACK, Difference, Outcome, Rehearsed, difference, exit_code, judge
@@ -216,29 +217,21 @@ def _compared(
 ) -> Rehearsed:
     names, labels = [one.file for one in stage.golden], [one.label for one in stage.golden]
 
-    def compare(logits: Logits, other: Logits) -> Difference:
-        return difference(logits, other, stage.scale, names, labels, stage.bundle.classes)
+    def compare(found: Distance) -> Difference:
+        return difference(found, names, labels, stage.bundle.classes)
 
-    logits = _logits(there, stage)
-    trained = compare(logits, stage.trained)
-    against_native = compare(logits, _logits(here, stage)) if here else None
-    native_trained = compare(_logits(here, stage), stage.trained) if here else None
+    logits, at_home = _logits(there, stage), _logits(here, stage) if here else None
+    trained = measure(logits, stage.trained, scale=stage.scale)
+    native_trained = None if at_home is None else measure(at_home, stage.trained, scale=stage.scale)
     pixels_equal = there.pixels == tuple(one.pixels_sha256 for one in stage.golden)
-    reason = judge(
-        artifact.precision,
-        trained,
-        native_trained,
-        pixels_equal,
-        stage.bundle.fp32_tolerance,
-        bool(np.isfinite(logits).all()),
-    )
+    reason = judge(trained, native_trained, pixels_equal, yardstick_of(stage.bundle), artifact.precision, names)
     return Rehearsed(
         variant=artifact.variant,
         outcome="differs" if reason else "same",
         reason=reason,
-        against_trained=trained,
-        against_native=against_native,
-        native_against_trained=native_trained,
+        against_trained=compare(trained),
+        against_native=None if at_home is None else compare(measure(logits, at_home, scale=stage.scale)),
+        native_against_trained=None if native_trained is None else compare(native_trained),
         pixels_equal=pixels_equal,
         instructions=dict(ran.instructions),
         versions=there.versions,

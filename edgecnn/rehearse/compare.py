@@ -10,7 +10,7 @@ from pydantic import Field
 
 from edgecnn.artifact import Flip, Precision
 from edgecnn.documents import Frozen
-from edgecnn.runtimes import Logits
+from edgecnn.judge import Distance, Yardstick, judge_elsewhere
 
 EMULATED = "emulated: numerics only, no times"
 HELD_BACK = "numerics only, no times"
@@ -60,52 +60,37 @@ class Rehearsed(Frozen):
     remarks: tuple[str, ...] = ()
 
 
-def difference(
-    board: Logits, other: Logits, scale: float, names: Sequence[str], labels: Sequence[str], classes: Sequence[str]
-) -> Difference:
-    """Compare logits (n, classes)."""
-    error = np.abs(board.astype(np.float64) - other) / scale
-    decided, expected = board.argmax(1), other.argmax(1)
+def difference(found: Distance, names: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> Difference:
+    """The record of what was measured."""
     return Difference(
-        images=len(board),
-        max_error=_finite(error.max()),
-        mean_error=_finite(error.mean()),
-        bit_equal=board.tobytes() == other.tobytes(),
+        images=found.images,
+        max_error=found.max_error,
+        mean_error=found.mean_error,
+        bit_equal=found.bit_equal,
         flips=tuple(
-            Flip(image=names[i], label=labels[i], reference=classes[expected[i]], variant=classes[decided[i]])
-            for i in np.flatnonzero(decided != expected).tolist()
+            Flip(
+                image=names[i],
+                label=labels[i],
+                reference=classes[found.expected[i]],
+                variant=classes[found.decided[i]],
+            )
+            for i in np.flatnonzero(found.flipped).tolist()
         ),
     )
 
 
 def judge(
-    precision: Precision,
-    trained: Difference,
-    native_trained: Difference | None,
+    trained: Distance,
+    native: Distance | None,
     pixels_equal: bool,
-    tolerance: float,
-    finite: bool,
+    yardstick: Yardstick,
+    precision: Precision,
+    names: Sequence[str],
 ) -> str | None:
-    """Why the board's answers are not as good as this machine's; None where they are.
-
-    fp32: every decision, and every logit within `tolerance`, as the trained network's. Other precisions: no image is
-    decided unlike the trained network's that this machine decides like it. What INT8 costs on both alike was judged
-    when the bundle was made.
-    """
-    if not finite:
-        return "its outputs are not finite numbers"
+    """Why the board's answers are not as good as this machine's; None where they are. See `judge_elsewhere`."""
     if not pixels_equal:
         return "its prepared pixels are not those of the machine that made the bundle"
-    if precision == "fp32" and trained.max_error > tolerance:
-        error = f"{trained.max_error:.1e} of their scale (limit {tolerance:.0e})"
-        return f"logits differ from the trained network's by {error}"
-    known = {flip.image for flip in native_trained.flips} if native_trained is not None else set()
-    new = [flip for flip in trained.flips if precision == "fp32" or flip.image not in known]
-    if not new:
-        return None
-    first = f"{new[0].image}: {new[0].variant} instead of {new[0].reference}"
-    here = ", and this machine decides it like it" if precision != "fp32" and native_trained is not None else ""
-    return f"{len(new)} of {trained.images} images decided unlike the trained network{here} ({first})"
+    return judge_elsewhere(trained, native, yardstick, precision, names)
 
 
 def exit_code(rows: Sequence[Rehearsed]) -> int:
@@ -113,8 +98,3 @@ def exit_code(rows: Sequence[Rehearsed]) -> int:
     if all(row.outcome == "not run" for row in rows):
         return 3
     return 0 if all(row.outcome == "same" for row in rows) else 1
-
-
-def _finite(value: np.floating) -> float:
-    """JSON has no NaN: a difference that is no number is as large as can be."""
-    return float(value) if np.isfinite(value) else float(np.finfo(np.float64).max)

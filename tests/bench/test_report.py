@@ -33,6 +33,7 @@ from edgecnn.bench.report.material import gather
 from edgecnn.documents import sha256_of
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.evaluate import compare
+from edgecnn.judge import Yardstick
 from edgecnn.parity import REFERENCE_FILE, Reference, save_reference
 from edgecnn.profiles import Budget
 from tests.conftest import provenance
@@ -91,8 +92,9 @@ def _artifact(folder: Path, reference: Reference, classes: Sequence[str], varian
     noise = np.random.default_rng(1).normal(0, 1, reference.logits.shape).astype(np.float32)
     logits = reference.logits + np.float32(disturbance) * noise
     format_name, _, precision = variant.partition("-")
+    yardstick = Yardstick(1.0, classes=tuple(classes), good_class=classes[0])
     rung = {"rung": "a", "loss_points": 0.5, "agreement": 0.98, "logit_error": 0.07, "largest_class_share": 0.3}
-    notes = {"rung": "b", "rungs_tried_on_validation": [rung, {**rung, "rung": "b"}], "calibration_images": 300}
+    notes = {"rung": "b", "rungs_tried": [rung, {**rung, "rung": "b"}], "calibration_images": 300}
     return Artifact(
         variant=variant,
         format=format_name,
@@ -101,7 +103,7 @@ def _artifact(folder: Path, reference: Reference, classes: Sequence[str], varian
         files=(f"{variant}/model",),
         bytes=9_000_000,
         notes=notes if precision == "int8" else {},
-        check=compare(logits, reference.logits, reference.labels, reference.names, classes, classes[0], 1.0),
+        check=compare(logits, reference.logits, reference.labels, reference.names, yardstick, precision),  # type: ignore[arg-type]
     )
 
 
@@ -254,7 +256,7 @@ def test_both_pages_have_every_variant_and_section(case: Path) -> None:
             "b (taken)",
         ):
             assert text in page
-        for text in ("59/60", "Beware", "too few to rule out", "does not show", "d" * 64, "2.14.1"):
+        for text in ("59/60", "Beware", "not shown to be within", "does not show", "d" * 64, "2.14.1"):
             assert text in page
 
 

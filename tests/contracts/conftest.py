@@ -9,6 +9,7 @@ import pytest
 
 from edgecnn import formats
 from edgecnn.formats import Source
+from edgecnn.judge import Yardstick
 from edgecnn.quantize.candidates import Networks
 from edgecnn.quantize.ladder import TuningSet
 from tests.conftest import picture
@@ -77,7 +78,7 @@ def tuning(eager: Any) -> TuningSet:
         validation=validation,
         validation_labels=logits.argmax(1),
         validation_logits=logits,
-        accuracy_loss_limit=1.0,
+        yardstick=Yardstick(1.0),
         threads=1,
     )
 

@@ -65,7 +65,7 @@ def test_an_int8_file_runs_in_int8_and_keeps_the_decisions(
     skip_where_missing(quantize.get, name)
     made = quantize.quantize(name, networks, tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(made.files)
-    tried = made.notes["rungs_tried_on_validation"]
+    tried = made.notes["rungs_tried"]
     assert made.notes["rung"] in [row["rung"] for row in tried]
     assert all(row["latency_ms"] > 0 for row in tried)
     assert made.notes["calibration_images"] == len(networks.tuning.calibration)

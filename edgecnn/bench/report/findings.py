@@ -123,8 +123,8 @@ def not_shown(material: Material) -> list[str]:
 
 def _beware(variant: Variant) -> list[str]:
     """What weakens what is said of a variant."""
-    too_few = variant.artifact.check.too_few
-    return [*([too_few] if too_few else []), *(variant.summary.notes if variant.summary else ())]
+    judged = variant.artifact.check.judged
+    return [*judged.refused, *judged.doubts, *judged.too_few, *(variant.summary.notes if variant.summary else ())]
 
 
 def _doubts(variant: Variant) -> list[str]:

@@ -119,7 +119,7 @@ def recall_table(material: Material) -> Table:
 
 def rungs_table(artifact: Artifact) -> Table | None:
     """The quantisation rungs that were tried, judged on validation images; None where the bundle has no record."""
-    tried = artifact.notes.get("rungs_tried_on_validation")
+    tried = artifact.notes.get("rungs_tried")
     if not isinstance(tried, Sequence) or not all(isinstance(row, Mapping) for row in tried) or not tried:
         return None
     taken = artifact.notes.get("rung")

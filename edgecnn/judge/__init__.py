@@ -1,0 +1,137 @@
+"""How far apart two sets of answers to the same images are, and whether that is acceptable: the one place for it.
+
+Three outcomes. A loss is *shown within* its limit where its upper confidence bound is, *shown beyond* it where its
+lower bound is beyond, else *not shown*. What is shown beyond is refused, what is not shown is said.
+
+A wrong statement has a chance of 5 % for all variants of a target together (Bonferroni), whatever their errors have in
+common. Of the chance that one of them is refused wrongly, missed defects have 10/16, so that eight new ones and none
+regained are enough even among eight variants; the classes have 4/16, shared by those of which enough images changed to
+matter at all (Tarone, Biometrics 46, 1990); top-1 and agreement 1/16 each. Of the defects and of a class the exact
+one-sided paired test must show that fp32 is better, and the 95 % bound that it is so by more than the limit. Images of
+one part (`groups`) are one piece of evidence, not several. `benchmarks/acceptance.py` simulates all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgecnn.artifact import Interval, Judged, Precision, Shown
+from edgecnn.judge.costs import NAMED, SHARES, WRONG, Part, costs_of
+from edgecnn.judge.distance import Answers, Distance, Labels, measure, new_flips, scale_of, unlike
+from edgecnn.judge.yardstick import Yardstick, yardstick_for, yardstick_of
+from edgecnn.require import unmet
+
+__all__ = [
+    "SHARES",
+    "WRONG",
+    "Answers",
+    "Distance",
+    "Labels",
+    "Yardstick",
+    "judge",
+    "judge_elsewhere",
+    "measure",
+    "network_faults",
+    "new_flips",
+    "scale_of",
+    "unlike",
+    "yardstick_for",
+    "yardstick_of",
+]
+
+
+def judge(
+    found: Distance, yardstick: Yardstick, precision: Precision, executed: Mapping[str, Any] | None = None
+) -> Judged:
+    """Whether a variant may be used, by its answers to labelled images against eager fp32's.
+
+    `executed`: what the engine says that it ran, of an int8 variant; None where nobody asked it. An fp32 variant whose
+    logits are the network's own within the tolerance loses nothing: nothing is left to chance.
+    """
+    different = unlike(found, precision, yardstick.tolerance)
+    if different is not None:
+        return Judged(shown="shown beyond", refused=(different,), acceptable=False)
+    limit, alpha = yardstick.loss_limit, WRONG / yardstick.together
+    everything = Part(found, np.ones(found.images, bool), found.lost, found.gained)
+    low, high = (100 * bound for bound in everything.bounds(alpha))
+    costs = [] if precision == "fp32" else costs_of(found, yardstick, everything, alpha)
+    refused = tuple(cost.sentence for cost in costs if cost.beyond)
+    doubts = tuple(f"{cost.sentence}, which may be chance" for cost in costs if not cost.beyond)
+    images_to_show: int | None = None
+    too_few: tuple[str, ...] = ()
+    if precision != "fp32" and not refused:
+        images_to_show = everything.images_to_show(limit, alpha) if high > limit else None
+        too_few = tuple(_too_few(found, yardstick, everything, low, high, images_to_show))
+    shown: Shown = "shown beyond" if refused else "not shown" if doubts or too_few else "shown within"
+    refused += tuple(_ran(precision, executed, yardstick))
+    return Judged(
+        shown=shown,
+        loss_bounds=Interval(low=low, high=high),
+        independent=everything.independent,
+        refused=refused,
+        doubts=doubts,
+        too_few=too_few,
+        images_to_show=images_to_show,
+        acceptable=not refused and (yardstick.not_shown == "keep" or shown == "shown within"),
+    )
+
+
+def judge_elsewhere(
+    found: Distance, native: Distance | None, yardstick: Yardstick, precision: Precision, images: Sequence[str]
+) -> str | None:
+    """Why a variant's answers on another processor are not as good as on this machine; None where they are.
+
+    `found`, `native`: there and here (None where it cannot run here) against eager fp32. fp32: every decision, and
+    every logit within the tolerance, as the trained network's. Other precisions: no image is decided unlike the trained
+    network that this machine decides like it; what they cost on both alike was judged by `judge`.
+    """
+    different = unlike(found, precision, yardstick.tolerance)
+    new = np.flatnonzero(new_flips(found, native, precision)).tolist()
+    if different is not None or not new:
+        return different
+    names = (yardstick.name(int(rows[new[0]])) for rows in (found.decided, found.expected))
+    here = ", and this machine decides it like it" if precision != "fp32" and native is not None else ""
+    first = f"{images[new[0]]}: {' instead of '.join(names)}"
+    return f"{len(new)} of {found.images} images decided unlike the trained network{here} ({first})"
+
+
+def network_faults(found: Distance, yardstick: Yardstick) -> tuple[str, ...]:
+    """What is wrong with the trained network itself, by what eager fp32 answers: no variant is to blame for it."""
+    answered, labels = np.unique(found.expected), np.unique(found.known)
+    if len(answered) > 1 or len(labels) < 2:
+        return ()
+    return (
+        f"the network answers one class: fp32 already says {yardstick.name(int(answered[0]))!r} of all {found.images} "
+        f"images, which are of {len(labels)} classes: train it again, or look at the images",
+    )
+
+
+def _ran(precision: Precision, executed: Mapping[str, Any] | None, yardstick: Yardstick) -> list[str]:
+    if precision != "int8" or executed is None:
+        return []
+    if not executed.get("int8_layers"):
+        return ["its engine ran none of its layers in int8"]
+    return unmet(executed, yardstick.requirements)
+
+
+def _too_few(
+    found: Distance, yardstick: Yardstick, everything: Part, low: float, high: float, to_show: int | None
+) -> list[str]:
+    """What the images cannot show."""
+    found_few = []
+    if high > yardstick.loss_limit:
+        of = "" if everything.independent == found.images else f" of {everything.independent} parts"
+        cure = f"; about {to_show:,} answered alike would show it" if to_show else ""
+        found_few.append(
+            f"{found.images} images{of} leave the loss between {low:+.1f} and {high:+.1f} points: "
+            f"not shown to be within {yardstick.loss_limit:g}{cure}"
+        )
+    absent = sorted(set(range(len(yardstick.classes))) - set(np.unique(found.known).tolist()))
+    if absent:
+        names = ", ".join(repr(yardstick.name(label)) for label in absent[:NAMED])
+        more = f" and {len(absent) - NAMED} more" if len(absent) > NAMED else ""
+        found_few.append(f"there is no image of {names}{more}: what they lose is not shown")
+    return found_few
