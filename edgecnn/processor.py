@@ -95,7 +95,7 @@ def cap_to(name: str, variables: Sequence[str]) -> dict[str, str] | None:
     found = {}
     for variable in variables:
         value = next((value for value, cap in _CAPS[variable].items() if cap == name), None)
-        if value is not None:
+        if value is not None and variable != "DNNL_MAX_CPU_ISA":  # the older name of the first
             found[variable] = value if variable != "ATEN_CPU_CAPABILITY" else value.lower()
     return found or None
 

@@ -1,4 +1,7 @@
-"""INT8: one file for each format that can be quantised, found by listing `engines/`, and the ladder they all climb."""
+"""INT8: one file for each format that can be quantised, found by listing `engines/`, and the ladder they all climb.
+
+What can be quantised is told without torch, which the ladder needs.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ from edgecnn.formats import Converted
 from edgecnn.installed import need
 from edgecnn.progress import Progress
 from edgecnn.quantize import engines
-from edgecnn.quantize.ladder import TRAINED, Quantizer, climb, rungs
 
 if TYPE_CHECKING:
     from edgecnn.quantize.candidates import Networks
+    from edgecnn.quantize.ladder import Quantizer
 
 
 def names() -> list[str]:
@@ -50,6 +53,7 @@ def quantize(name: str, networks: Networks, out: Path, progress: Progress = lamb
     UserError where the format has no int8, a library is missing, no rung could be written or INT8 is not worth it.
     """
     from edgecnn.quantize.grid import refuse_saturation
+    from edgecnn.quantize.ladder import TRAINED, climb, rungs
 
     quantizer = get(name)
     folder, files, notes = climb(
