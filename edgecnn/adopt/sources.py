@@ -119,7 +119,7 @@ def _take_onnx(source: Path, preprocess: Path | None) -> Taken:
         network.outputs,
         f"{ONNX}{re.sub(r'[^A-Za-z0-9._-]+', '-', source.stem)}",
         found,
-        names=Named(described.classes, "edgecnn.classes") if described else class_names(held, network.outputs),
+        names=class_names(held, network.outputs),
         notes=tuple(notes),
         onnx=(entry, network),
     )

@@ -39,8 +39,8 @@ MARGIN = 0.05
 ERROR = 0.05
 """…with this probability of error, one-sided, over all readings that are tried."""
 _MACS = 60e9
-_GUESSING = 0.01
-"""Probability of error with which a network is said to be far from right, each side."""
+GUESSING = 0.02
+"""Probability of error, one-sided, with which a network is said to guess."""
 _FEW = 8
 """A class may be judged by so many images even where the rarest has fewer."""
 _FOLDS = 10
@@ -128,8 +128,9 @@ def judge(
 
     Paired, on the same images: another reading counts where the lower bound of what it gains (Tango's interval, ERROR
     shared among all) is above MARGIN; the one that gets most right is told, among equals the one with the least loss.
-    Else the network is in doubt where it gets no more right than always answering the commonest class, or cannot be
-    told from guessing and is shown to be nearer to that than to being right.
+    Else the network is in doubt where it answers one class alone, or guesses: more right than by always answering the
+    commonest class is not shown, and half-way from there to all right is shown not to be reached (each at GUESSING).
+    Of two balanced classes it takes 18 images to doubt whatever gets half of them right, of three classes 12.
     """
     right = decided == labels
     better: list[tuple[float, Other]] = []
@@ -148,16 +149,15 @@ def judge(
         )
         return (Doubt(stage=best.stage, words=text),)
     counts = np.bincount(labels, minlength=len(classes))
-    return (_guessing(right, classes[int(counts.argmax())]),) if _guesses(right, counts) else ()
+    if (decided == decided[0]).all() or _guesses(right, int(counts.max())):
+        return (_guessing(right, classes[int(counts.argmax())]),)
+    return ()
 
 
-def _guesses(right: NDArray[np.bool_], counts: NDArray[np.int64]) -> bool:
-    hits, n = int(right.sum()), len(right)
-    guessed = int(counts.max())
-    if hits <= guessed:
-        return True
-    low, high = clopper_pearson(hits, n, 1 - 2 * _GUESSING)
-    return low <= guessed / n and high < (1 + guessed / n) / 2
+def _guesses(right: NDArray[np.bool_], commonest: int) -> bool:
+    n = len(right)
+    low, high = clopper_pearson(int(right.sum()), n, 1 - 2 * GUESSING)
+    return low <= commonest / n and high < (1 + commonest / n) / 2
 
 
 def _guessing(right: NDArray[np.bool_], commonest: str) -> Doubt:
@@ -171,6 +171,8 @@ def _guessing(right: NDArray[np.bool_], commonest: str) -> Doubt:
 
 def _shown(gained: int, lost: int, n: int, tried: int) -> bool:
     """Whether the gain is shown to be above the margin, `tried` readings sharing the error."""
+    if gained - lost <= MARGIN * n:
+        return False
     return paired_difference(gained, lost, n, 1 - 2 * ERROR / max(tried, 1))[0] > MARGIN
 
 

@@ -24,6 +24,8 @@ from edgecnn.blame.stages import exchange, walk, words
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.judge import scale_of
+from edgecnn.modelfiles.class_names import Named, class_names
+from edgecnn.modelfiles.metadata import onnx_metadata, tflite_metadata
 from edgecnn.progress import Progress
 
 EXPLAINED_IMAGES = 400
@@ -101,6 +103,7 @@ def diagnose(
     opened = engine.open(model, bundle.threads)
     given = given_images(folder, data, bundle)
     described = described_pipeline(said)
+    own = None if said.classes else _own_names(model, bundle)
     case = Case(
         path=model,
         engine=name,
@@ -108,7 +111,7 @@ def diagnose(
         takes=input_layout(opened, described),
         spec=bundle.preprocess,
         classes=bundle.classes,
-        file_classes=said.classes or bundle.classes,
+        file_classes=said.classes or (own.classes if own else bundle.classes),
         expected=given.expected,
         paths=given.paths,
         tolerance=bundle.fp32_tolerance if tolerance is None else tolerance,
@@ -120,6 +123,8 @@ def diagnose(
     except Refused as error:
         raise UserError(f"{model}: {name} refuses what {preprocess.name} describes: {error}") from None
     found = _compared(case, answers, said)
+    if own:
+        found = found.model_copy(update={"remarks": (f"classes in the order of the file's own {own.key!r}",)})
     if found.matches or not explain:
         return found
     progress("searching for the stage to blame")
@@ -154,13 +159,24 @@ def _explained(
         "first": stages[0] if stages else None,
         "steps": tuple(steps),
         "cured_by": _cure(case, described, reading, [step.stage for step in blamed]),
-        "remarks": tuple(
-            f"{step.stage} ({step.given}) moves the answers {_little(step.moves)}"
-            for step in steps
-            if not step.to_blame
+        "remarks": (
+            *found.remarks,
+            *(
+                f"{step.stage} ({step.given}) moves the answers {_little(step.moves)}"
+                for step in steps
+                if not step.to_blame
+            ),
         ),
     }
     return found.model_copy(update=changes)
+
+
+def _own_names(model: Path, bundle: Bundle) -> Named | None:
+    """The names that the file gives to its outputs, where they are the bundle's."""
+    readers = {".onnx": onnx_metadata, ".tflite": tflite_metadata}
+    read = readers.get(model.suffix.lower())
+    named = class_names(read(model), len(bundle.classes)) if read else None
+    return named if named and sorted(named.classes) == sorted(bundle.classes) else None
 
 
 def _compared(case: Case, answers: Answers, said: Description) -> ForeignReport:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _KEYS = (
+    "edgecnn.classes",
     "names",  # Ultralytics
     "label_names",  # timm on the hub
     "class_names",

@@ -53,6 +53,17 @@ def test_a_gain_counts_where_it_is_shown_to_be_large() -> None:
     assert "another with loss 0.1" in doubt.words
 
 
+@pytest.mark.parametrize(("classes", "images"), [(2, 18), (3, 12), (6, 12), (11, 22)])
+def test_a_network_that_gets_no_more_right_than_the_commonest_class_is_in_doubt(classes: int, images: int) -> None:
+    names = [f"part {chr(97 + i)}" for i in range(classes)]
+    labels = np.arange(images) % classes
+    decided = np.where(np.arange(images) < images // classes, labels, (labels + 1) % classes)
+    assert [doubt.stage for doubt in judge(labels, decided, [], names)] == ["answers"]
+    alone = np.zeros(4, np.int64)  # one class alone is in doubt on however few images
+    assert [doubt.stage for doubt in judge(np.arange(4) % 2, alone, [], names)] == ["answers"]
+    assert judge(np.arange(4) % 2, np.array([0, 0, 0, 1]), [], names) == ()
+
+
 @pytest.mark.parametrize("classes", [2, 3, 11])
 def test_an_order_that_was_fitted_to_chance_is_no_order(classes: int) -> None:
     """The best of K! orders always fits the images that it was chosen by better: it must hold for others."""

@@ -204,6 +204,20 @@ def test_classes_in_another_order(made: Made, foreign: Write, described: Write) 
     assert found(made, model, described(colour="bgr")).first == "colour order"
 
 
+def test_names_inside_the_file_say_the_order(made: Made, foreign: Write, described: Write) -> None:
+    import onnx
+
+    order = [2, 0, 3, 1]
+    model = foreign("named", behind=module(lambda x: x[:, order]))
+    file = onnx.load(model)
+    onnx.helper.set_model_props(file, {"names": str({i: CLASSES[column] for i, column in enumerate(order)})})
+    onnx.save(file, model)
+    report = found(made, model, described())
+    assert report.matches
+    assert report.remarks == ("classes in the order of the file's own 'names'",)
+    assert found(made, model, described(classes=list(CLASSES))).first == "class order"
+
+
 def test_other_weights(made: Made, foreign: Write, described: Write) -> None:
     import torch
 
