@@ -254,6 +254,23 @@ class Choice(Frozen):
     reason: str
 
 
+class Grouping(Frozen):
+    """Which images show one physical part, and so lie in one split."""
+
+    by: Literal["names", "table", "looks", "content"]
+    """A rule over file names, a table, likeness, or equal bytes alone."""
+    rule: str
+    """The regular expression, the table's name and hash, or what was compared."""
+    images: int
+    parts: int
+    largest: int
+    """Images of the largest part."""
+    sha256: Sha256
+    """Of the contents that are together, whatever the parts are called."""
+    straddling: int = 0
+    """Parts in several splits, where the folders gave the splits."""
+
+
 class Provenance(Frozen):
     """Where a bundle comes from."""
 
@@ -271,6 +288,8 @@ class Provenance(Frozen):
     host: Mapping[str, Any]
     splits: Mapping[str, Sha256]
     """Hash of each split's image hashes, and of the calibration set."""
+    grouping: Grouping | None = None
+    """How images of one part were kept in one split; None where nobody looked."""
 
 
 class Bundle(Frozen):

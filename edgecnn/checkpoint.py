@@ -10,11 +10,11 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from edgecnn import recipes
-from edgecnn.artifact import Cost, Doubt, Preprocess
+from edgecnn.artifact import Cost, Doubt, Grouping, Preprocess
 from edgecnn.documents import Frozen, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
 
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 """Raised when a checkpoint written by this version can no longer be read by an older one."""
 
 CHECKPOINT = "checkpoint.json"
@@ -106,6 +106,8 @@ class Checkpoint(Frozen):
     """Where it was trained; another device or number of threads gives other last bits."""
     splits: Mapping[str, Sha256]
     """train, val, test: `edgecnn.data.split_hash` of each."""
+    grouping: Grouping | None = None
+    """How images of one part were kept in one split; None where nobody looked."""
     cost: Cost
     metrics: Metrics
     tools: Mapping[str, str]

@@ -473,4 +473,5 @@ def _provenance(job: _Job) -> Provenance:
         tools=tools_here(),
         host={"machine": platform.machine(), "system": platform.system(), "python": platform.python_version()},
         splits={**checkpoint.splits, "calibration": split_hash(job.calibration)},
+        grouping=checkpoint.grouping,
     )

@@ -77,7 +77,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "description cut": (lambda folder: (folder / CHECKPOINT).write_text('{"version": 1,'), "damaged"),
     "description no object": (lambda folder: (folder / CHECKPOINT).write_text("[]"), "damaged"),
     "a digit changed": (edit(lambda document: document.update(seed=8)), "does not match its own hash"),
-    "newer": (edit(lambda document: document.update(version=2)), "version 2, this edgecnn reads version 1"),
+    "newer": (edit(lambda document: document.update(version=3)), "version 3, this edgecnn reads version 2"),
 }
 
 

@@ -113,6 +113,7 @@ def _identity(
         "good class": data.good_class,
         "seed": seed,
         "splits": split_hashes(data),
+        "parts": data.grouping.sha256 if data.grouping else None,
         "tools": installed_versions(_LIBRARIES),
     }
 
@@ -171,6 +172,7 @@ def _checkpoint(
         seed=seed,
         device=f"cpu: {platform.machine()}",
         splits=split_hashes(data),
+        grouping=data.grouping,
         cost=cost,
         metrics=_metrics(network, data, spec),
         tools={"python": platform.python_version(), **installed_versions(_LIBRARIES)},

@@ -1,14 +1,8 @@
 """Labelled images: folders, leak-free splits, calibration sets, and the built-in surface-defect generator."""
 
-from edgecnn.data.folders import (
-    SPLITS,
-    Dataset,
-    Item,
-    Problem,
-    calibration_items,
-    load_folder,
-    split_hash,
-)
+from edgecnn.data.assign import folds, split_by_part
+from edgecnn.data.folders import load_folder
+from edgecnn.data.items import SPLITS, Dataset, Item, Problem, calibration_items, part_of, split_hash
 from edgecnn.data.splits import find_images, load_split, save_split, split_hashes
 
 __all__ = [
@@ -18,9 +12,12 @@ __all__ = [
     "Problem",
     "calibration_items",
     "find_images",
+    "folds",
     "load_folder",
     "load_split",
+    "part_of",
     "save_split",
+    "split_by_part",
     "split_hash",
     "split_hashes",
 ]

@@ -2,73 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgecnn.artifact import Preprocess
+from edgecnn.data.assign import FRACTIONS, split_by_part
 from edgecnn.data.depth import Depth, find_depth
+from edgecnn.data.items import SPLITS, Dataset, Item, Problem, part_of
+from edgecnn.data.looks import SIDE, grey_picture
+from edgecnn.data.parts import Rule, grouping_of, remarks_on, straddling_parts, with_parts
 from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage, UserError, not_one_of
 from edgecnn.imaging import EXTENSIONS, Preparer
 
-SPLITS = ("train", "val", "test")
-FRACTIONS = {"train": 0.65, "val": 0.15, "test": 0.20}
 MIN_PER_CLASS = 5
 """Fewer images of a class cannot be trained on, tuned on and judged on."""
 _ALIASES = {"valid": "val", "validation": "val", "training": "train", "testing": "test"}
 _GOOD = frozenset({"good", "ok", "okay", "normal", "free", "pass", "no_defect", "no-defect", "nodefect", "perfect"})
 _NOT_IMAGES = frozenset({".txt", ".md", ".json", ".xml", ".csv", ".yaml", ".yml", ".db", ".ini", ".log", ".html"})
 """Side files that nobody takes for an image. Whatever else is not read is listed."""
-# Any small size will do: the decoder reads the whole file whatever it is asked to return.
-_PROBE = Preprocess(height=32, width=32)
+# The decoder reads the whole file whatever it is asked to return.
+_PROBE = Preprocess(height=SIDE, width=SIDE)
 
 Progress = Callable[[int, int], None]
 """Called with (done, of)."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A labelled image."""
-
-    path: Path
-    name: str
-    """Relative to the data folder, with forward slashes."""
-    label: int
-    sha256: str
-    """Of the encoded file."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An image that was left out, with the reason."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Labelled images in three splits that share no image content."""
-
-    root: Path
-    classes: tuple[str, ...]
-    good_class: str | None
-    """The class of parts without a defect; None where there is none."""
-    train: tuple[Item, ...]
-    val: tuple[Item, ...]
-    test: tuple[Item, ...]
-    problems: tuple[Problem, ...] = ()
-    bits: int | None = None
-    """For `Preprocess.bits`: how many bits of its 16-bit files count; None where it has no such file."""
-    remarks: tuple[str, ...] = ()
-    """What the user should know of the data, a line each."""
-
-    def split(self, name: str) -> tuple[Item, ...]:
-        """train, val or test."""
-        return {"train": self.train, "val": self.val, "test": self.test}[name]
 
 
 def load_folder(
@@ -78,23 +40,31 @@ def load_folder(
     good: str | None = None,
     skip_unreadable: bool = False,
     min_per_class: int = MIN_PER_CLASS,
+    group: str | None = None,
+    looks: bool = True,
     progress: Progress | None = None,
 ) -> Dataset:
     """Read `root/<class>/*`, split by content hash, or `root/{train,val,test}/<class>/*` as it was split.
 
-    Every file is hashed and decoded once. Images with equal bytes stay in one split; equal bytes under two classes are
-    left out. `good` names the class without defects (else guessed from the usual names; "none" for none).
+    Every file is hashed and decoded once; hidden files and folders are passed over. Images of one part stay in one
+    split, whatever their labels: `group` names the parts (a regular expression over file names, or a .csv table
+    file,group); without it images that look alike are a part, unless `looks` is off; equal bytes always are. Where the
+    folders give the splits, parts in several of them are counted and told in `remarks`. Equal bytes under two classes
+    are left out. `good` names the class without defects (else guessed from the usual names; "none" for none).
     Raises UserError: no such folder or classes, a class missing from a split, a class with fewer than `min_per_class`
-    images, unreadable images (unless `skip_unreadable`: then they are listed in `problems`).
+    images, a `group` that does not fit, unreadable images (unless `skip_unreadable`: then they are in `problems`).
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder (expected <class>/*.jpg or {{train,val,test}}/<class>/*.jpg in it)")
     folders = _split_folders(root)
     classes = _classes(root, folders)
-    found, problems, depth = _scan(root, folders, classes, progress)
+    rule = Rule(group, looks)
+    found, problems, depth, pictures = _scan(root, folders, classes, progress)
     if problems and not skip_unreadable:
         raise UserError(f"{root}: {_listed(problems)}: mend or remove, or leave them out with --skip-unreadable")
     found, conflicts = _without_conflicts(found, classes)
+    items = with_parts([item for _, item in found], pictures, root, rule)
+    found = [(split, item) for (split, _), item in zip(found, items, strict=True)]
     splits, moved = _assign(found, folders, seed)
     data = Dataset(
         root=root,
@@ -108,25 +78,12 @@ def load_folder(
         remarks=(depth.remark,) if depth.remark else (),
     )
     _refuse_small_classes(data, min_per_class)
-    return data
-
-
-def split_hash(items: Sequence[Item]) -> str:
-    """Identifies a set of labelled images by content: sha256 over the sorted (sha256, label) pairs."""
-    return sha256_of("\n".join(sorted(f"{item.sha256} {item.label}" for item in items)).encode())
-
-
-def calibration_items(data: Dataset, images: int) -> tuple[Item, ...]:
-    """At most `images` images of the train split, the classes in turn, so that rare ones are seen too."""
-    queues: dict[int, list[Item]] = defaultdict(list)
-    for item in sorted(data.train, key=lambda item: item.sha256, reverse=True):
-        queues[item.label].append(item)
-    chosen: list[Item] = []
-    while len(chosen) < images and any(queues.values()):
-        for label in sorted(queues):
-            if queues[label] and len(chosen) < images:
-                chosen.append(queues[label].pop())
-    return tuple(chosen)
+    kept = [item for name in SPLITS for item in data.split(name)]
+    return replace(
+        data,
+        grouping=grouping_of(kept, rule, len(straddling_parts(data))),
+        remarks=(*data.remarks, *remarks_on(data, rule, given="" not in folders)),
+    )
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -169,43 +126,55 @@ def _classes(root: Path, folders: dict[str, Path]) -> tuple[str, ...]:
 
 def _scan(
     root: Path, folders: dict[str, Path], classes: tuple[str, ...], progress: Progress | None
-) -> tuple[list[tuple[str, Item]], list[Problem], Depth]:
+) -> tuple[list[tuple[str, Item]], list[Problem], Depth, dict[str, NDArray[np.uint8]]]:
+    """The images with their splits, those that are unfit, the depth of all, and a grey picture of each content."""
     files = [
         (split, label, path)
         for split, folder in folders.items()
         for label, name in enumerate(classes)
         for path in sorted((folder / name).rglob("*"))
-        if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in _NOT_IMAGES
+        if path.is_file() and not _is_hidden(path, folder) and path.suffix.lower() not in _NOT_IMAGES
     ]
     found: list[tuple[str, Item]] = []
     problems: list[Problem] = []
     peaks: dict[str, int] = {}
+    pictures: dict[str, NDArray[np.uint8]] = {}
     preparer = Preparer(_PROBE)
     for done, (split, label, path) in enumerate(files, 1):
         name = path.relative_to(root).as_posix()
         try:
-            sha256, peak = _read(path, preparer)
-            found.append((split, Item(path, name, label, sha256)))
-            if peak is not None:
-                peaks[name] = peak
+            content, peak, picture = _read(path, preparer)
         except BadImage as error:
             problems.append(Problem(name, str(error)))
         except OSError as error:
             problems.append(Problem(name, f"cannot be read ({error.strerror})"))
+        else:
+            found.append((split, Item(path, name, label, content)))
+            pictures[content] = picture
+            if peak is not None:
+                peaks[name] = peak
         if progress:
             progress(done, len(files))
     depth = find_depth(peaks)
     problems += [Problem(name, reason) for name, reason in depth.unfit.items()]
-    return [(split, item) for split, item in found if item.name not in depth.unfit], problems, depth
+    return [(split, item) for split, item in found if item.name not in depth.unfit], problems, depth, pictures
 
 
-def _read(path: Path, preparer: Preparer) -> tuple[str, int | None]:
-    """The content hash of an image that decodes, and the largest value of one of 16 bits. Raises BadImage."""
+def _is_hidden(path: Path, below: Path) -> bool:
+    """Such as what an editor keeps in .ipynb_checkpoints/."""
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
+
+
+def _read(path: Path, preparer: Preparer) -> tuple[str, int | None, NDArray[np.uint8]]:
+    """The content hash of an image that decodes, the largest value of one of 16 bits, and its grey picture.
+
+    Raises BadImage.
+    """
     if path.suffix.lower() not in EXTENSIONS:
         raise BadImage(f"{path.suffix or 'no ending'} is not a format that is read here: convert it to JPEG or PNG")
     encoded = path.read_bytes()
-    _, peak = preparer.probe(encoded)
-    return sha256_of(encoded), peak
+    pixels, peak = preparer.probe(encoded)
+    return sha256_of(encoded), peak, grey_picture(pixels)
 
 
 def _without_conflicts(
@@ -228,7 +197,7 @@ def _assign(
     found: list[tuple[str, Item]], folders: dict[str, Path], seed: int
 ) -> tuple[dict[str, tuple[Item, ...]], list[Problem]]:
     if "" in folders:
-        return _stratified([item for _, item in found], FRACTIONS, seed), []
+        return split_by_part([item for _, item in found], FRACTIONS, seed), []
     given = {name: [item for split, item in found if split == name] for name in folders}
     moved: list[Problem] = []
     # What the test split holds must not be trained or tuned on.
@@ -240,26 +209,9 @@ def _assign(
         seen |= {item.sha256 for item in given[name]}
     splits = {name: tuple(items) for name, items in given.items()}
     if "val" not in folders:
-        carved = _stratified(given["train"], {"train": 0.8, "val": 0.2}, seed)
+        carved = split_by_part(given["train"], {"train": 0.8, "val": 0.2}, seed)
         splits = {**carved, "test": splits["test"]}
     return splits, moved
-
-
-def _stratified(items: Sequence[Item], fractions: dict[str, float], seed: int) -> dict[str, tuple[Item, ...]]:
-    """Split each class by the order of its images' seeded hashes; copies of one image share a hash and so a split."""
-    splits: dict[str, list[Item]] = {name: [] for name in fractions}
-    by_class: dict[int, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
-    for item in items:
-        by_class[item.label][item.sha256].append(item)
-    for groups in by_class.values():
-        order = sorted(groups, key=lambda sha256: hashlib.sha256(f"{seed}:{sha256}".encode()).digest())
-        start, share = 0, 0.0
-        for name, fraction in fractions.items():
-            share += fraction
-            end = round(share * len(order))
-            splits[name] += [item for sha256 in order[start:end] for item in groups[sha256]]
-            start = end
-    return {name: tuple(sorted(found, key=lambda item: item.name)) for name, found in splits.items()}
 
 
 def _good_class(classes: tuple[str, ...], asked: str | None) -> str | None:
@@ -274,21 +226,38 @@ def _good_class(classes: tuple[str, ...], asked: str | None) -> str | None:
 
 
 def _refuse_small_classes(data: Dataset, least: int) -> None:
+    every = [item for name in SPLITS for item in data.split(name)]
+    sizes = Counter(part_of(item) for item in every)
+    largest, most = max(sizes.items(), key=lambda one: (one[1], one[0]), default=("", 0))
+    of_one = [item.name for item in every if part_of(item) == largest]
+    large = (
+        f"; {most} of all {len(every)} images are one part ({', '.join(of_one[:2])}, …), which stays in one split: "
+        "a finer --group, or --no-group"
+    )
+    hint = large if most > max(1, len(every) // 5) else ""
     if not data.train or not data.test:
-        raise UserError(f"{data.root}: {len(data.train)} train and {len(data.test)} test images: at least one of each")
+        raise UserError(
+            f"{data.root}: {len(data.train)} train and {len(data.test)} test images: at least one of each{hint}"
+        )
     if least == 0:
         return
-    counts = {name: Counter(item.label for item in data.split(name)) for name in SPLITS}
-    small = []
-    for label, name in enumerate(data.classes):
-        per_split = [counts[split][label] for split in SPLITS]
-        if sum(per_split) < least or min(per_split) < 1:
-            small.append(f"{name}/ has {sum(per_split)} usable images ({'/'.join(map(str, per_split))} train/val/test)")
+    small = [text for label in range(len(data.classes)) if (text := _too_small(data, label, least))]
     if small:
         raise UserError(
             f"{data.root}: {'; '.join(small)}: at least {least} a class are needed, one of them in each split: "
-            "add images or remove the class"
+            f"add images or remove the class{hint}"
         )
+
+
+def _too_small(data: Dataset, label: int, least: int) -> str | None:
+    """What a class lacks; None where nothing."""
+    members = {name: [item for item in data.split(name) if item.label == label] for name in SPLITS}
+    counts, images = [len(found) for found in members.values()], sum(map(len, members.values()))
+    if images >= least and min(counts) >= 1:
+        return None
+    parts = len({part_of(item) for found in members.values() for item in found})
+    of_parts = f" of {parts} part{'s' * (parts != 1)}" if parts < images else ""
+    return f"{data.classes[label]}/ has {images} usable images{of_parts} ({'/'.join(map(str, counts))} train/val/test)"
 
 
 def _listed(problems: Sequence[Problem], most: int = 5) -> str:

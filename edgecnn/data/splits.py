@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgecnn.data.folders import SPLITS, Dataset, Item, Problem, split_hash
+from edgecnn.artifact import Grouping
+from edgecnn.data.items import SPLITS, Dataset, Item, Problem, split_hash
+from edgecnn.data.parts import parts_hash
 from edgecnn.documents import Frozen, Sha256, parse, sha256_of, sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.imaging import EXTENSIONS
@@ -15,6 +17,7 @@ class _Image(Frozen):
     name: str
     label: int
     sha256: Sha256
+    part: str = ""
 
 
 class _Left(Frozen):
@@ -32,6 +35,8 @@ class _Split(Frozen):
     splits: dict[str, tuple[_Image, ...]]
     problems: tuple[_Left, ...] = ()
     bits: int | None = None
+    grouping: Grouping | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def save_split(data: Dataset, path: Path) -> None:
@@ -42,11 +47,16 @@ def save_split(data: Dataset, path: Path) -> None:
         good_class=data.good_class,
         hashes=split_hashes(data),
         splits={
-            name: tuple(_Image(name=item.name, label=item.label, sha256=item.sha256) for item in data.split(name))
+            name: tuple(
+                _Image(name=item.name, label=item.label, sha256=item.sha256, part=item.part)
+                for item in data.split(name)
+            )
             for name in SPLITS
         },
         problems=tuple(_Left(name=problem.name, reason=problem.reason) for problem in data.problems),
         bits=data.bits,
+        grouping=data.grouping,
+        remarks=data.remarks,
     )
     write_atomically(path, split.model_dump_json(indent=1) + "\n")
 
@@ -61,9 +71,12 @@ def load_split(root: Path | None, path: Path) -> Dataset:
     split = parse(_Split, path.read_bytes(), str(path))
     root = root or Path(split.root)
     items = {
-        name: tuple(Item(root / image.name, image.name, image.label, image.sha256) for image in images)
+        name: tuple(Item(root / image.name, image.name, image.label, image.sha256, image.part) for image in images)
         for name, images in split.splits.items()
     }
+    every = [item for found in items.values() for item in found]
+    if split.grouping and parts_hash(every) != split.grouping.sha256:
+        raise UserError(f"{path}: its images are not grouped as it says: train again")
     for name in SPLITS:
         for item in items[name]:
             if not item.path.is_file():
@@ -79,6 +92,8 @@ def load_split(root: Path | None, path: Path) -> Dataset:
         test=items["test"],
         problems=tuple(Problem(left.name, left.reason) for left in split.problems),
         bits=split.bits,
+        grouping=split.grouping,
+        remarks=split.remarks,
     )
 
 

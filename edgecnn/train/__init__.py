@@ -152,6 +152,7 @@ def _finish(data: Dataset, options: TrainOptions, start: Start, metrics: Metrics
         seed=options.seed,
         device=_describe(start.device),
         splits=split_hashes(data),
+        grouping=data.grouping,
         cost=cost,
         metrics=metrics,
         tools={"python": platform.python_version(), **installed_versions(_LIBRARIES)},

@@ -28,6 +28,7 @@ def identity_of(data: Dataset, options: TrainOptions) -> dict[str, Any]:
         "classes": list(data.classes),
         "good class": data.good_class,
         **{f"{name} images": digest for name, digest in split_hashes(data).items()},
+        "parts": data.grouping.sha256 if data.grouping else None,
     }
 
 
