@@ -26,6 +26,15 @@ Seed = Annotated[int, typer.Option(help="Of the split and the training.")]
 Good = Annotated[str | None, typer.Option(help="Class of parts without a defect; none. Default: guessed by name.")]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable images out instead of stopping.")]
 MinPerClass = Annotated[int, typer.Option(help="Fewer images in a class stop the run. 0: any number.")]
+Group = Annotated[
+    str | None,
+    typer.Option(
+        help="What names the part that an image shows: a regular expression over file names (over paths where it has "
+        "a slash), its first group or the whole match; or a .csv table file,group. No part is in two splits. Default: "
+        "images that look alike are one part."
+    ),
+]
+NoGroup = Annotated[bool, typer.Option("--no-group", help="Images that look alike may be in different splits.")]
 Restart = Annotated[bool, typer.Option("--restart", help="Throw away what an earlier run left in --out.")]
 Require = Annotated[
     str | None,

@@ -10,19 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecnn.cli.extras import need_training
-from edgecnn.cli.options import Fit, Good, MinPerClass, Model, Restart, Seed, Size, Skip, Weights
+from edgecnn.cli.options import Fit, Model, Restart, Seed, Size, Weights
+from edgecnn.cli.reading import READING, read_labelled
 from edgecnn.recipes import help_text
 
 if TYPE_CHECKING:
     from edgecnn.checkpoint import Checkpoint
     from edgecnn.train import Evidence, TrainOptions
-
-_READING: dict[str, tuple[Any, Any]] = {
-    "good": (Good, None),
-    "skip_unreadable": (Skip, False),
-    "min_per_class": (MinPerClass, 5),
-}
-"""How the images are read: option to type and default. `seed` counts here too."""
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "model": (Model, "mobilenetv2_100"),
@@ -97,7 +91,7 @@ def takes_training(command: Callable[..., None]) -> Callable[..., None]:
     own = [parameter for parameter in signature.parameters.values() if parameter.kind != inspect.Parameter.VAR_KEYWORD]
     added = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
-        for name, (annotation, default) in {**_OPTIONS, **_READING, **_RUN}.items()
+        for name, (annotation, default) in {**_OPTIONS, **READING, **_RUN}.items()
     ]
 
     def verb(**given: Any) -> None:
@@ -113,18 +107,11 @@ def takes_training(command: Callable[..., None]) -> Callable[..., None]:
 def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkpoint:
     """Read the images and train on them as the command line says."""
     from edgecnn.cli.show import console, progress_bar, say, tried, warn
-    from edgecnn.data import load_folder
     from edgecnn.train import fine_tune, read_evidence
 
     options = _options_of(training)
-    reading = {name: training[name] for name in _READING}
     with progress_bar() as bar:
-        bar.start(1, f"reading {data}")
-        dataset = load_folder(data, progress=bar.count, seed=training["seed"], **reading)
-        for problem in dataset.problems:
-            say(f"left out: {problem.name}: {problem.reason}")
-        for remark in dataset.remarks:
-            say(remark)
+        dataset = read_labelled(data, training["seed"], {name: training[name] for name in READING}, bar)
         checkpoint = fine_tune(dataset, options, out, bar, restart=training["restart"], cache=training["cache"])
     for word, names in (("new", checkpoint.leftovers.missing), ("dropped", checkpoint.leftovers.unexpected)):
         if names:

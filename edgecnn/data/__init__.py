@@ -1,6 +1,6 @@
 """Labelled images: folders, leak-free splits, calibration sets, and the built-in surface-defect generator."""
 
-from edgecnn.data.assign import folds, split_by_part
+from edgecnn.data.assign import fold_numbers, folds, split_by_part
 from edgecnn.data.folders import load_folder
 from edgecnn.data.items import SPLITS, Dataset, Item, Problem, calibration_items, part_of, split_hash
 from edgecnn.data.splits import find_images, load_split, save_split, split_hashes
@@ -12,6 +12,7 @@ __all__ = [
     "Problem",
     "calibration_items",
     "find_images",
+    "fold_numbers",
     "folds",
     "load_folder",
     "load_split",

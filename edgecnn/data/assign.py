@@ -51,11 +51,19 @@ def split_by_part(items: Sequence[Item], fractions: Mapping[str, float], seed: i
 def folds(data: Dataset, count: int, seed: int) -> Iterator[Dataset]:
     """The dataset `count` times, each image in the test split of one of them, a part never in two splits."""
     every = (*data.train, *data.val, *data.test)
-    tests = split_by_part(every, {str(fold): 1 / count for fold in range(count)}, seed)
+    held = fold_numbers(every, count, seed)
     for fold in range(count):
-        rest = [item for name, items in tests.items() if name != str(fold) for item in items]
-        carved = split_by_part(rest, _REST, seed)
-        yield replace(data, train=carved["train"], val=carved["val"], test=tests[str(fold)])
+        carved = split_by_part([item for item, number in zip(every, held, strict=True) if number != fold], _REST, seed)
+        test = [item for item, number in zip(every, held, strict=True) if number == fold]
+        tested = tuple(sorted(test, key=lambda item: item.name))
+        yield replace(data, train=carved["train"], val=carved["val"], test=tested)
+
+
+def fold_numbers(items: Sequence[Item], count: int, seed: int = 0) -> NDArray[np.int64]:
+    """int64 (n,): which of `count` folds each item is held out in; a part in one, the classes spread over all."""
+    held = split_by_part(items, {str(fold): 1 / count for fold in range(count)}, seed)
+    fold_of = {part_of(item): int(fold) for fold, found in held.items() for item in found}
+    return np.array([fold_of[part_of(item)] for item in items], np.int64)
 
 
 @dataclass(frozen=True, eq=False)

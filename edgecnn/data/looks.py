@@ -100,12 +100,12 @@ def _details(pictures: Pictures) -> NDArray[np.float32]:
     First the light goes: each pixel less the blurred picture, over the blurred size of that difference. Then what the
     set has in common: its mean, and the directions in which it varies most, which are kinds of parts.
     """
-    whole = pictures.astype(np.float32)
+    whole: NDArray[np.float32] = pictures.astype(np.float32)
     whole -= whole.mean((1, 2), keepdims=True)
     whole /= np.maximum(np.sqrt((whole**2).sum((1, 2), keepdims=True)), _FLAT)
     blur = _blur()
     sharp = whole - blur @ whole @ blur.T
-    rows = (sharp / (np.sqrt(blur @ (sharp * sharp) @ blur.T) + 1e-3)).reshape(len(pictures), -1)
+    rows: NDArray[np.float32] = (sharp / (np.sqrt(blur @ (sharp * sharp) @ blur.T) + 1e-3)).reshape(len(pictures), -1)
     flat = np.linalg.norm(sharp.reshape(len(pictures), -1), axis=1) < _FLAT
     rows = _unit(rows - rows.mean(1, keepdims=True))
     rows = rows - rows.mean(0)

@@ -51,6 +51,8 @@ class Shown:
     """Images that are not among the items, with the reason."""
     bits: int | None = None
     """For `Preprocess.bits`."""
+    remarks: tuple[str, ...] = ()
+    """What there is to say of parts and splits, a line each."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,32 @@ def from_checkpoint(run: Path) -> Source:
 
 
 def read_images(
-    root: Path, *, seed: int = 0, good: str | None = None, skip_unreadable: bool = False, min_per_class: int = 0
+    root: Path,
+    *,
+    seed: int = 0,
+    good: str | None = None,
+    skip_unreadable: bool = False,
+    min_per_class: int = 0,
+    group: str | None = None,
+    looks: bool = True,
 ) -> Shown:
-    """A folder of classes, or one that holds images and no folders. UserError: neither of them, unreadable images."""
+    """A folder of classes, or one that holds images and no folders. UserError: neither of them, unreadable images.
+
+    `group`, `looks`: as of `edgecnn.data.load_folder`; without classes there are no splits, and so no parts to keep.
+    """
     flat = _flat(root)
     if flat:
         return _unlabelled(root, flat, skip_unreadable)
     return _labelled(
-        load_folder(root, seed=seed, good=good, skip_unreadable=skip_unreadable, min_per_class=min_per_class)
+        load_folder(
+            root,
+            seed=seed,
+            good=good,
+            skip_unreadable=skip_unreadable,
+            min_per_class=min_per_class,
+            group=group,
+            looks=looks,
+        )
     )
 
 
@@ -204,7 +224,7 @@ def _unlabelled(root: Path, flat: Sequence[Path], skip_unreadable: bool) -> Show
 def _labelled(data: Dataset) -> Shown:
     rows = sorted(((item, split) for split in SPLITS for item in data.split(split)), key=lambda row: row[0].name)
     items, splits = tuple(item for item, _ in rows), tuple(split for _, split in rows)
-    return Shown(data.root, items, data.classes, splits, data.problems, data.bits)
+    return Shown(data.root, items, data.classes, splits, data.problems, data.bits, data.remarks)
 
 
 def _prepared(item: Item, preparer: Preparer) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.documents import Frozen
-from edgecnn.embeddings.baselines import folds, probe
+from edgecnn.embeddings.baselines import Folds, folds, probe
 from edgecnn.embeddings.features import Embedded, labels_of
 
 SAME_PICTURE = 0.97
@@ -80,10 +78,10 @@ def mislabelled(embedded: Embedded) -> tuple[Mislabelled, ...]:
     """Confident learning (Northcutt et al., 2021, arXiv:1911.00068): images that a probe, which has not seen them, puts
     into another class with at least the confidence that images of that class have on average. The clearest first."""
     images, labels = embedded.images, labels_of(embedded.images)
-    counts = Counter(labels.tolist())
-    if len(counts) < 2 or min(counts.values()) < 3:
+    held_out = folds(images, np.arange(len(labels)))
+    if not held_out:
         return ()
-    chances = _held_out(embedded, labels)
+    chances = _held_out(embedded, labels, held_out)
     known = np.unique(labels)
     confident = np.array([chances[labels == label, column].mean() for column, label in enumerate(known)])
     above = np.where(chances >= confident, chances, 0.0)
@@ -107,12 +105,12 @@ def mislabelled(embedded: Embedded) -> tuple[Mislabelled, ...]:
     )
 
 
-def _held_out(embedded: Embedded, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def _held_out(embedded: Embedded, labels: NDArray[np.int64], held_out: Folds) -> NDArray[np.float64]:
     """(n, classes): each image's probabilities from a probe on the other folds."""
     from sklearn.model_selection import cross_val_predict
 
     rows = embedded.features.astype(np.float64)
-    found: NDArray[np.float64] = cross_val_predict(probe(_PENALTY), rows, labels, cv=folds(), method="predict_proba")
+    found: NDArray[np.float64] = cross_val_predict(probe(_PENALTY), rows, labels, cv=held_out, method="predict_proba")
     return found
 
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from edgecnn.checkpoint import Recipe, RecipeName
-from edgecnn.data import Dataset, Item
+from edgecnn.data import Dataset, Item, fold_numbers
 from edgecnn.documents import Frozen, parse, write_atomically
 from edgecnn.recipes import RECIPES, named, recommend
 from edgecnn.train.folder import EVIDENCE, STATE
@@ -230,7 +230,7 @@ def _tried(lab: _Lab, recipe: Recipe, folds: int, epochs: int, out: Path | None)
         start = lab.build(recipe.model_copy(update={"epochs": epochs}))
         pixels = _pixels(lab, start, lab.items)
         net, train_on, val_on = _inputs(lab, start, pixels, lab.cache)
-        learn, hold = _fold(pixels.labels.tolist(), fold)
+        learn, hold = _fold(lab.items, fold)
         position = train(
             _task(lab, start, net, subset(train_on, learn), subset(val_on, hold)), None, _Quiet(lab.progress)
         )
@@ -317,11 +317,9 @@ def _task(lab: _Lab, start: Start, net: torch.nn.Module, train_on: Source, val_o
     return Task(built.module, net, start.recipe, options, classes, train_on, val_on, built.weights, start.fabric)
 
 
-def _fold(labels: Sequence[int], fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Positions to learn from and to hold out: every third image of each class, by content."""
-    held = np.zeros(len(labels), bool)
-    for label in set(labels):
-        held[np.flatnonzero(np.array(labels) == label)[fold::_FOLDS]] = True
+def _fold(items: Sequence[Item], fold: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positions to learn from and to hold out: a third of each class, parts whole."""
+    held = fold_numbers(items, _FOLDS) == fold
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecnn.cli.extras import need_training
-from edgecnn.cli.options import Fit, Good, Json, Seed, Size, Skip, Weights
+from edgecnn.cli.options import Fit, Good, Group, Json, NoGroup, Seed, Size, Skip, Weights
+from edgecnn.cli.reading import looks_of
 from edgecnn.cli.verbs import Verb
 
 if TYPE_CHECKING:
@@ -37,11 +38,13 @@ def embed(
     seed: Seed = 0,
     good: Good = None,
     skip_unreadable: Skip = False,
+    group: Group = None,
+    no_group: NoGroup = False,
     as_json: Json = False,
 ) -> None:
     """Write backbone features; judge them by neighbours and a linear probe; list duplicates and doubtful labels."""
     need_training()
-    from edgecnn.cli.show import progress_bar
+    from edgecnn.cli.show import progress_bar, say
     from edgecnn.embeddings import embed as run
     from edgecnn.embeddings import images_of_run, read_images
     from edgecnn.embeddings.features import from_checkpoint, from_model
@@ -49,15 +52,27 @@ def embed(
 
     if fit not in ("stretch", "center-crop"):
         raise not_one_of("--fit", fit, ("stretch", "center-crop"))
-    if checkpoint and (model or weights or size or fit != "stretch"):
-        raise UserError("--checkpoint brings its own network and size: leave out --model, --weights, --size and --fit")
+    if checkpoint and (model or weights or size or fit != "stretch" or group or no_group):
+        raise UserError(
+            "--checkpoint brings its own network, size and split: leave out --model, --weights, --size, --fit, --group "
+            "and --no-group"
+        )
     source = from_checkpoint(checkpoint) if checkpoint else from_model(model or _MODEL, weights, size, fit)
     with progress_bar() as bar:
         bar.start(1, f"reading {data}")
         if checkpoint:
             images = images_of_run(data, checkpoint)
         else:
-            images = read_images(data, seed=seed, good=good, skip_unreadable=skip_unreadable)
+            images = read_images(
+                data,
+                seed=seed,
+                good=good,
+                skip_unreadable=skip_unreadable,
+                group=group,
+                looks=looks_of(group, no_group),
+            )
+            for remark in images.remarks:
+                say(remark)
         findings = run(images, source, out, bar, cache=cache, similar=similar, page=page)
     if as_json:
         print(findings.model_dump_json(indent=1))

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from edgecnn.cli.extras import need_training
-from edgecnn.cli.options import Good, Json, MinPerClass, Require, Seed, Skip, TargetName
+from edgecnn.cli.options import Good, Group, Json, MinPerClass, NoGroup, Require, Seed, Skip, TargetName
+from edgecnn.cli.reading import read_labelled
 from edgecnn.cli.verbs import Verb
 from edgecnn.errors import UserError
 from edgecnn.installed import need
@@ -41,6 +42,8 @@ def export(
     seed: Seed = 0,
     skip_unreadable: Skip = False,
     min_per_class: MinPerClass = 5,
+    group: Group = None,
+    no_group: NoGroup = False,
     require: Require = None,
     as_json: Json = False,
 ) -> None:
@@ -57,13 +60,15 @@ def export(
     if require:
         profile = profile.model_copy(update={"require": require})
     if source.is_dir():
-        given = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
+        given: dict[str, object] = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
+        given |= {"--group": group, "--no-group": no_group or None}
         unfit = [option for option, value in given.items() if value is not None]
         if unfit:
             raise UserError(f"{source}: a run folder has its own: leave {', '.join(unfit)} out")
         run = source
     else:
-        reading = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
+        reading: dict[str, Any] = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
+        reading |= {"group": group, "no_group": no_group}
         run = _taken_in(source, out, data, model, preprocess, labels, seed, reading)
     from edgecnn.export import export as make
 
@@ -89,19 +94,13 @@ def _taken_in(
     from edgecnn.adopt.folder import adopt
     from edgecnn.adopt.sources import refuse_unfit
     from edgecnn.cli.show import progress_bar, say, warn
-    from edgecnn.data import load_folder
 
     need("train", "onnx")
     refuse_unfit(source, model, preprocess, labels)
     if data is None:
         raise UserError(f"{source}: --data is missing: calibration and verification need the images of its classes")
     with progress_bar() as bar:
-        bar.start(1, f"reading {data}")
-        dataset = load_folder(data, progress=bar.count, seed=seed, **reading)
-        for problem in dataset.problems:
-            say(f"left out: {problem.name}: {problem.reason}")
-        for remark in dataset.remarks:
-            say(remark)
+        dataset = read_labelled(data, seed, reading, bar)
     folder = out.with_name(f"{out.name}-source")
     taken = adopt(source, dataset, folder, model=model, preprocess=preprocess, labels=labels, seed=seed, progress=say)
     for note in taken.notes:

@@ -14,15 +14,18 @@ from edgecnn.cli.options import (
     Data,
     Fit,
     Good,
+    Group,
     Json,
     MinPerClass,
     Model,
+    NoGroup,
     Seed,
     Size,
     Skip,
     TargetName,
     Weights,
 )
+from edgecnn.cli.reading import read_labelled
 from edgecnn.cli.verbs import Verb
 from edgecnn.recipes import named
 
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from edgecnn.data import Dataset
     from edgecnn.plan import ClassRow, Described, Plan, RecipeCost
     from edgecnn.train import TrainOptions
 
@@ -53,6 +55,8 @@ def plan(
     good: Good = None,
     skip_unreadable: Skip = False,
     min_per_class: MinPerClass = 5,
+    group: Group = None,
+    no_group: NoGroup = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -61,7 +65,7 @@ def plan(
     Reads training images only and writes nothing. A few batches are timed, so run it while the machine is idle.
     """
     need_training()
-    from edgecnn.cli.show import console, say
+    from edgecnn.cli.show import console, progress_bar, say
     from edgecnn.documents import checked
     from edgecnn.plan import plan as make
     from edgecnn.profiles import load_target, parse_budget
@@ -76,7 +80,10 @@ def plan(
         {"model": model, "weights": weights, "size": size, "fit": fit, "batch": batch, "seed": seed, "device": device},
         "options",
     )
-    dataset = _read(data, seed, good, skip_unreadable, min_per_class)
+    parts = {"group": group, "no_group": no_group}
+    reading = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class, **parts}
+    with progress_bar() as bar:
+        dataset = read_labelled(data, seed, reading, bar)
     found = make(
         dataset,
         options.model,
@@ -92,7 +99,7 @@ def plan(
     if as_json:
         print(found.model_dump_json(indent=1))
     else:
-        show(found, console(), _command(data, options))
+        show(found, console(), _command(data, options, group, no_group))
 
 
 VERB = Verb(
@@ -120,27 +127,6 @@ def show(found: Plan, output: Console, command: str) -> None:
     output.print(_facts(_recommended(found)))
     output.print("\n[bold]next[/]")
     output.print(command, markup=False, soft_wrap=True)
-
-
-def _read(data: Path, seed: int, good: str | None, skip_unreadable: bool, min_per_class: int) -> Dataset:
-    from edgecnn.cli.show import progress_bar, say
-    from edgecnn.data import load_folder
-
-    with progress_bar() as bar:
-        bar.start(1, f"reading {data}")
-        dataset = load_folder(
-            data,
-            seed=seed,
-            good=good,
-            skip_unreadable=skip_unreadable,
-            min_per_class=min_per_class,
-            progress=bar.count,
-        )
-    for problem in dataset.problems:
-        say(f"left out: {problem.name}: {problem.reason}")
-    for remark in dataset.remarks:
-        say(remark)
-    return dataset
 
 
 def _classes(found: Plan) -> Table:
@@ -253,7 +239,7 @@ def _cost_of(found: Plan) -> str:
     return ""
 
 
-def _command(data: Path, options: TrainOptions) -> str:
+def _command(data: Path, options: TrainOptions, group: str | None, no_group: bool) -> str:
     """With the given model, which may not be among the recommended."""
     import shlex
 
@@ -263,6 +249,7 @@ def _command(data: Path, options: TrainOptions) -> str:
         words += [f"--{name}", str(value)] if value is not None else []
     words += ["--fit", options.fit] if options.fit != "stretch" else []
     words += ["--batch", str(options.batch)] if options.batch != 32 else []
+    words += ["--group", group] if group is not None else ["--no-group"] if no_group else []
     return shlex.join([*words, "--recipe", "auto", "--out", f"runs/{data.resolve().name}"])
 
 
