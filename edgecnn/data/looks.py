@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 SIDE = 32
 """Of the pictures, pixels."""
-ALIKE = 0.6
-"""Least correlation of two pictures of one part. Measured: benchmarks/parts.py."""
+ALIKE, ALIKE_OF_FEW, FEW = 0.6, 0.8, 200
+"""Least correlation of two pictures of one part; in a set of few images, which hardly shows what all share, more.
+Measured: benchmarks/parts.py."""
 SURE = 0.9
 """Correlation from which pictures are of one part however many there are."""
 
@@ -25,7 +26,7 @@ _LIGHT = 3.0
 _MOST_SHARED, _LEAST_SHARED, _IMAGES_EACH = 16, 4, 40
 """Directions in which pictures differ most that are taken out: one for so many images, within the two bounds."""
 _SMALL, _LARGE_SHARE = 12, 20
-"""A part that is only probable has at most so many images, or one in so many of all."""
+"""A part that is only probable has at most so many images (a quarter of a small set), or one in so many of all."""
 _NEIGHBOURS = 32
 """Most similar pictures of each that are looked at; a part with more hangs together by them."""
 _CHUNK = 512
@@ -45,12 +46,13 @@ def alike(pictures: Pictures) -> NDArray[np.int64]:
     seen by a fixed camera, and chaining them would make one part of the whole set.
     """
     links = _links(_details(pictures))
-    most = max(_SMALL, len(pictures) // _LARGE_SHARE)
-    part = _Parts(len(pictures))
+    count = len(pictures)
+    most = max(min(_SMALL, count // 4), count // _LARGE_SHARE)
+    part = _Parts(count)
     for correlation, one, other in links:
         if correlation >= SURE or part.size_with(one, other) <= most:
             part.join(one, other)
-    return np.array([part.first(place) for place in range(len(pictures))], np.int64)
+    return np.array([part.first(place) for place in range(count)], np.int64)
 
 
 class _Parts:
@@ -82,12 +84,13 @@ class _Parts:
 def _links(rows: NDArray[np.float32]) -> list[tuple[float, int, int]]:
     """(correlation, i, j), i < j, of pictures that are alike, the most similar first. No n × n matrix is held."""
     found: dict[tuple[int, int], float] = {}
+    least = ALIKE if len(rows) >= FEW else ALIKE_OF_FEW
     width = min(_NEIGHBOURS + 1, len(rows))
     for start in range(0, len(rows), _CHUNK):
         correlation = rows[start : start + _CHUNK] @ rows.T
         nearest = np.argpartition(-correlation, width - 1, axis=1)[:, :width]
         values = np.take_along_axis(correlation, nearest, axis=1)
-        for row, column in zip(*np.nonzero(values >= ALIKE), strict=True):
+        for row, column in zip(*np.nonzero(values >= least), strict=True):
             i, j = start + int(row), int(nearest[row, column])
             if i != j:
                 found[min(i, j), max(i, j)] = float(values[row, column])
@@ -105,7 +108,7 @@ def _details(pictures: Pictures) -> NDArray[np.float32]:
     whole /= np.maximum(np.sqrt((whole**2).sum((1, 2), keepdims=True)), _FLAT)
     blur = _blur()
     sharp = whole - blur @ whole @ blur.T
-    rows: NDArray[np.float32] = (sharp / (np.sqrt(blur @ (sharp * sharp) @ blur.T) + 1e-3)).reshape(len(pictures), -1)
+    rows = (sharp / (np.sqrt(blur @ (sharp * sharp) @ blur.T) + 1e-3)).reshape(len(pictures), -1)
     flat = np.linalg.norm(sharp.reshape(len(pictures), -1), axis=1) < _FLAT
     rows = _unit(rows - rows.mean(1, keepdims=True))
     rows = rows - rows.mean(0)
