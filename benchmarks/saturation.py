@@ -13,6 +13,7 @@ ways by turns in one process, as ratios to the full range. Appends to benchmarks
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import shutil
 import time
@@ -182,8 +183,7 @@ def measure(run: Path) -> Iterator[dict[str, Any]]:
         source = Source(deployed, spec.height, spec.width, work / "networks")
         source.work.mkdir()
         networks = Networks(source, tuning)
-        reduced = Networks(replace(source, work=work / "reduced"), tuning)
-        reduced.source.work.mkdir()
+        reduced = _beside(networks, work / "reduced")
         for name in ENGINES:
             runtime = quantize.get(name).runtime
             ways = ("full",) if name == "litert" else ("full", SEVEN_BITS, "paired")
@@ -214,6 +214,16 @@ def measure(run: Path) -> Iterator[dict[str, Any]]:
                     "same_kernels_as_full": kernels(path, runtime, images[0]) == expected,
                 }
             shutil.rmtree(work / name)
+
+
+def _beside(networks: Networks, work: Path) -> Networks:
+    """The same networks and observers, to be rounded otherwise."""
+    work.mkdir()
+    assert networks.exceptions is not None  # observers are chosen once
+    other = copy.copy(networks)
+    other.source = replace(networks.source, work=work)
+    other._made, other._rounded = {}, {}
+    return other
 
 
 def _apart(logits: Any, reference: Any, labels: Any) -> dict[str, float]:

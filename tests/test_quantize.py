@@ -20,7 +20,7 @@ from edgecnn.models import Deployed
 from edgecnn.profiles import load_target
 from edgecnn.quantize import ladder
 from edgecnn.quantize.candidates import Networks
-from edgecnn.quantize.flat import find_weights, flatten, layers_of, new_weights
+from edgecnn.quantize.flat import find_weights, flatten, keys_of, layers_of, new_weights, replacements
 from edgecnn.quantize.ladder import Rung, TuningSet, climb
 from edgecnn.quantize.observe import OBSERVERS, Histogram, exception_for
 from edgecnn.quantize.repair import equalise, train_with_rounding
@@ -88,6 +88,22 @@ def test_layers_are_found_by_value_whatever_the_layout() -> None:
     theirs = {f"tensor {9 - layer.index}": np.moveaxis(layer.weight, 0, -1).astype(np.float16) for layer in layers}
     assert find_weights(layers, theirs) == {layer.name: f"tensor {9 - layer.index}" for layer in layers}
     assert find_weights(layers, {"other": np.ones(layers[0].weight.shape)}) == {}
+    assert keys_of(layers[1:2], theirs, "onnx") == ["tensor 8"]
+    del theirs["tensor 8"]
+    with pytest.raises(UserError, match="onnx int8: the converted network has no layer with the weights of 3$"):
+        keys_of(layers[:2], theirs, "onnx")
+
+
+def test_what_takes_the_place_of_a_twins_weights_is_whole_or_nothing() -> None:
+    graph = flat(uneven=True)
+    corrected = correct_bias(graph, images(8))
+    theirs = {f"tensor {layer.index}": np.moveaxis(layer.weight, 0, -1) for layer in layers_of(graph)}
+    found = replacements(graph, corrected, theirs)
+    assert found is not None
+    assert {key: one.layer.index for key, one in found.items()} == {f"tensor {n}": n for n in range(4)}
+    assert all(np.array_equal(one.new[0], layers_of(corrected)[one.layer.index].weight) for one in found.values())
+    del theirs["tensor 2"]
+    assert replacements(graph, corrected, theirs) is None
 
 
 def test_weights_are_rounded_for_each_channel() -> None:
