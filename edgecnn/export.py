@@ -448,7 +448,7 @@ def _proven(job: _Job, artifact: Artifact, model: Path) -> Artifact | LeftOut:
         model,
         [(one.path, one.golden) for one in job.golden],
         job.checkpoint.preprocess,
-        job.data.classes,
+        job.yardstick,
         cache_folder(None),
         job.progress,
         older=job.target.machine == "x86_64" and job.target.isa == "any",

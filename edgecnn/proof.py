@@ -12,22 +12,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from edgecnn import runtimes
 from edgecnn.artifact import Artifact, Bundle, Flip, Golden
 from edgecnn.documents import Frozen, sha256_of
 from edgecnn.errors import UserError
 from edgecnn.imaging import Preparer
+from edgecnn.judge import FEWEST_IMAGES, Yardstick, newly_flipped, verdict, yardstick_of
 from edgecnn.runtimes import Session
 
 Outcome = Literal["proven", "same", "differs", "too few", "not looked at"]
 """proven: known from the bundle. same, differs, too few: what the golden images showed. not looked at: no int8."""
 
-FEWEST_IMAGES = 16
-"""Fewer show nothing: the mildest saturation met flipped 18 % of the decisions, which 16 images show in 95 %."""
 LIMIT_S = 5.0
 """After which no further golden image is begun, once FEWEST_IMAGES are done."""
-AGREEMENT = 0.98
-"""Least share of decisions that must be the exporting machine's own."""
 
 
 class DecidesOtherwise(UserError):
@@ -80,7 +79,7 @@ def prove_here(
             text = f"prepares {golden.file} to other pixels than the exporting machine: install the bundle's versions"
             return Proof(variant=artifact.variant, instruction_set=here, outcome="differs", text=text)
         decided.append(int(session.run(pixels[None])[0].argmax()))
-    return judged(artifact, bundle.golden, bundle.classes, decided, here)
+    return judged(artifact, bundle.golden, yardstick_of(bundle), decided, here)
 
 
 def without_looking(artifact: Artifact, here: str | None) -> Proof:
@@ -92,42 +91,28 @@ def without_looking(artifact: Artifact, here: str | None) -> Proof:
 
 
 def judged(
-    artifact: Artifact, golden: Sequence[Golden], classes: Sequence[str], decided: Sequence[int], here: str | None
+    artifact: Artifact, golden: Sequence[Golden], yardstick: Yardstick, decided: Sequence[int], here: str | None
 ) -> Proof:
     """Judge the decisions (class indices) of the first golden images on the instruction set `here`."""
-    new = new_flips([one.logits.index(max(one.logits)) for one in golden], decided, artifact.golden_decisions)
+    images = len(decided)
+    trained = np.array([one.logits.index(max(one.logits)) for one in golden[:images]])
+    at_home = np.array(artifact.golden_decisions[:images]) != trained if artifact.golden_decisions else None
     flips = tuple(
         Flip(
             image=golden[i].file,
             label=golden[i].label,
-            reference=classes[golden[i].logits.index(max(golden[i].logits))],
-            variant=classes[decided[i]],
+            reference=yardstick.name(int(trained[i])),
+            variant=yardstick.name(decided[i]),
         )
-        for i in new
+        for i in np.flatnonzero(newly_flipped(np.array(decided) != trained, at_home)).tolist()
     )
-    outcome = verdict(len(decided), len(flips))
-    found = f"{len(flips)} of {len(decided)} golden images decided unlike the exporting machine"
+    outcome = verdict(images, len(flips), yardstick.agreement)
+    found = f"{len(flips)} of {images} golden images decided unlike the exporting machine"
     text = {
         "differs": f"decides otherwise on {here or 'this processor'}: {found}",
         "too few": f"{_not_proven(artifact, here)}; {found}, which shows too little",
     }.get(outcome, f"{_not_proven(artifact, here)}; {found}")
-    return Proof(
-        variant=artifact.variant, instruction_set=here, outcome=outcome, images=len(decided), flips=flips, text=text
-    )
-
-
-def new_flips(trained: Sequence[int], decided: Sequence[int], exporter: Sequence[int]) -> list[int]:
-    """Places of images that are decided unlike eager fp32 and not so by the exporting machine (empty: not known)."""
-    at_home = exporter or trained
-    return [i for i, one in enumerate(decided) if one != trained[i] and one != at_home[i]]
-
-
-def verdict(images: int, flips: int, agreement: float = AGREEMENT) -> Outcome:
-    """One new flip beyond what the agreement allows may be a near tie between classes, a second one is none."""
-    allowed = (1 - agreement) * images
-    if flips > allowed + 1:
-        return "differs"
-    return "too few" if images < FEWEST_IMAGES or flips > allowed else "same"
+    return Proof(variant=artifact.variant, instruction_set=here, outcome=outcome, images=images, flips=flips, text=text)
 
 
 def _not_proven(artifact: Artifact, here: str | None) -> str:

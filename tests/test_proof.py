@@ -13,7 +13,8 @@ from edgecnn import runtimes
 from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle
 from edgecnn.documents import sha256_of
 from edgecnn.imaging import prepare
-from edgecnn.proof import FEWEST_IMAGES, DecidesOtherwise, Proof, new_flips, prove_here, verdict
+from edgecnn.judge import FEWEST_IMAGES, newly_flipped, verdict
+from edgecnn.proof import DecidesOtherwise, Proof, prove_here
 from tests.conftest import encode
 from tests.rehearse.bundle import CLASSES, SPEC, write_bundle_to_rehearse
 
@@ -135,8 +136,9 @@ def test_other_pixels_are_refused(made: tuple[Path, Bundle]) -> None:
 
 
 def test_an_image_counts_where_here_is_worse_than_at_home() -> None:
-    assert new_flips([0, 0, 0, 0], [0, 1, 1, 2], [0, 0, 1, 1]) == [1, 3]
-    assert new_flips([0, 0], [1, 0], []) == [0]
+    there, at_home = np.array([False, True, True]), np.array([False, False, True])
+    assert newly_flipped(there, at_home).tolist() == [False, True, False]
+    assert newly_flipped(there, None).tolist() == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_how_often_the_rule_refuses_and_how_often_it_lets_pass(
     images: int, rate: float, refused: tuple[float, float], silent: tuple[float, float]
 ) -> None:
     flips = np.random.default_rng(0).binomial(images, rate, 20_000)
-    outcomes = [verdict(images, int(count)) for count in flips]
+    outcomes = [verdict(images, int(count), 0.98) for count in flips]
     assert refused[0] <= outcomes.count("differs") / len(outcomes) <= refused[1]
     assert silent[0] <= outcomes.count("same") / len(outcomes) <= silent[1]
 

@@ -13,31 +13,35 @@ one part (`groups`) are one piece of evidence, not several. `benchmarks/acceptan
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from edgecnn.artifact import Interval, Judged, Precision, Shown
 from edgecnn.judge.costs import NAMED, SHARES, WRONG, Part, costs_of
-from edgecnn.judge.distance import Answers, Distance, Labels, measure, new_flips, scale_of, unlike
+from edgecnn.judge.distance import Answers, Distance, Labels, measure, scale_of, unlike
+from edgecnn.judge.elsewhere import FEWEST_IMAGES, Elsewhere, judge_elsewhere, newly_flipped, verdict
 from edgecnn.judge.yardstick import Yardstick, yardstick_for, yardstick_of
 from edgecnn.require import unmet
 
 __all__ = [
+    "FEWEST_IMAGES",
     "SHARES",
     "WRONG",
     "Answers",
     "Distance",
+    "Elsewhere",
     "Labels",
     "Yardstick",
     "judge",
     "judge_elsewhere",
     "measure",
     "network_faults",
-    "new_flips",
+    "newly_flipped",
     "scale_of",
     "unlike",
+    "verdict",
     "yardstick_for",
     "yardstick_of",
 ]
@@ -77,25 +81,6 @@ def judge(
         images_to_show=images_to_show,
         acceptable=not refused and (yardstick.not_shown == "keep" or shown == "shown within"),
     )
-
-
-def judge_elsewhere(
-    found: Distance, native: Distance | None, yardstick: Yardstick, precision: Precision, images: Sequence[str]
-) -> str | None:
-    """Why a variant's answers on another processor are not as good as on this machine; None where they are.
-
-    `found`, `native`: there and here (None where it cannot run here) against eager fp32. fp32: every decision, and
-    every logit within the tolerance, as the trained network's. Other precisions: no image is decided unlike the trained
-    network that this machine decides like it; what they cost on both alike was judged by `judge`.
-    """
-    different = unlike(found, precision, yardstick.tolerance)
-    new = np.flatnonzero(new_flips(found, native, precision)).tolist()
-    if different is not None or not new:
-        return different
-    names = (yardstick.name(int(rows[new[0]])) for rows in (found.decided, found.expected))
-    here = ", and this machine decides it like it" if precision != "fp32" and native is not None else ""
-    first = f"{images[new[0]]}: {' instead of '.join(names)}"
-    return f"{len(new)} of {found.images} images decided unlike the trained network{here} ({first})"
 
 
 def network_faults(found: Distance, yardstick: Yardstick) -> tuple[str, ...]:

@@ -126,16 +126,6 @@ def unlike(found: Distance, precision: Precision, tolerance: float) -> str | Non
     return None
 
 
-def new_flips(found: Distance, native: Distance | None, precision: Precision) -> Mask:
-    """Images that another processor decides unlike the trained network, and this machine like it.
-
-    `found`, `native`: the same variant there and here (None where it cannot run here) against eager fp32. Of fp32 every
-    image that is decided unlike the trained network counts.
-    """
-    known = native.flipped if native is not None and precision != "fp32" else np.zeros(found.images, bool)
-    return found.flipped & ~known
-
-
 def _finite(value: np.floating) -> float:
     """JSON has no NaN: a difference that is no number is as large as can be."""
     return float(value) if np.isfinite(value) else float(np.finfo(np.float64).max)

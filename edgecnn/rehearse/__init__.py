@@ -15,8 +15,7 @@ import numpy as np
 from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle, write_bundle
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
-from edgecnn.judge import Distance, measure, yardstick_of
-from edgecnn.proof import FEWEST_IMAGES
+from edgecnn.judge import FEWEST_IMAGES, Distance, measure, yardstick_of
 from edgecnn.rehearse.cache import Say, cache_folder
 from edgecnn.rehearse.compare import EMULATED, HELD_BACK, Difference, Outcome, Rehearsed, difference, exit_code, judge
 from edgecnn.rehearse.job import Answer, Job

@@ -15,8 +15,9 @@ import numpy as np
 from edgecnn import runtimes
 from edgecnn.artifact import Artifact, Golden, Preprocess
 from edgecnn.errors import UserError
+from edgecnn.judge import FEWEST_IMAGES, Yardstick
 from edgecnn.processor import INSTRUCTION_SETS
-from edgecnn.proof import FEWEST_IMAGES, Proof, judged
+from edgecnn.proof import Proof, judged
 from edgecnn.rehearse.cache import Say
 from edgecnn.rehearse.job import Job
 from edgecnn.rehearse.levels import LEVELS, Level, Qemu, find_emulator
@@ -45,7 +46,7 @@ def prove(
     model: Path,
     golden: Sequence[tuple[Path, Golden]],
     preprocess: Preprocess,
-    classes: Sequence[str],
+    yardstick: Yardstick,
     cache: Path,
     say: Say,
     older: bool = True,
@@ -66,7 +67,7 @@ def prove(
             remarks.append(f"not proven on {level.name}: {artifact.runtime} needs an emulator for it: {cure}")
             continue
         say(f"{artifact.variant}: decisions on {level.name} ({place.how})")
-        proof = _look(artifact, model, golden, preprocess, classes, place, run_there or _run)
+        proof = _look(artifact, model, golden, preprocess, yardstick, place, run_there or _run)
         if proof.refused:
             return Shown(tuple(proven), proof.text, tuple(remarks))
         if proof.outcome == "same":
@@ -89,7 +90,7 @@ def _look(
     model: Path,
     golden: Sequence[tuple[Path, Golden]],
     preprocess: Preprocess,
-    classes: Sequence[str],
+    yardstick: Yardstick,
     place: Place,
     run_there: Run,
 ) -> Proof:
@@ -112,7 +113,7 @@ def _look(
     if ran.answer.instruction_set != level:
         return _nothing(artifact, level, f"not proven on {level}: it ran on {ran.answer.instruction_set} instead")
     logits = np.frombuffer(bytes.fromhex(ran.answer.logits), "<f4").reshape(len(shown), -1)
-    return judged(artifact, [one for _, one in shown], classes, logits.argmax(1).tolist(), level)
+    return judged(artifact, [one for _, one in shown], yardstick, logits.argmax(1).tolist(), level)
 
 
 def _nothing(artifact: Artifact, level: str, text: str) -> Proof:

@@ -12,7 +12,7 @@ import pytest
 from edgecnn import runtimes
 from edgecnn.artifact import Artifact, Golden, load_bundle
 from edgecnn.documents import sha256_of
-from edgecnn.proof import FEWEST_IMAGES
+from edgecnn.judge import FEWEST_IMAGES, Yardstick
 from edgecnn.rehearse import levels, setups, short
 from edgecnn.rehearse.job import Answer, Job
 from edgecnn.rehearse.levels import LEVELS, Qemu, native_way
@@ -21,6 +21,7 @@ from edgecnn.rehearse.setups import Place
 from edgecnn.rehearse.short import levels_below, prove
 from tests.rehearse.bundle import CLASSES, SPEC, write_bundle_to_rehearse
 
+YARDSTICK = Yardstick(loss_limit=1.0, classes=CLASSES)
 EXPECTED = [number % 3 for number in range(40)]
 
 
@@ -77,7 +78,7 @@ def answer(logits: np.ndarray, instruction_set: str) -> Answer:
 
 def shown(artifact: Artifact, run_there: Callable[[Place, Job], Ran] | None = None) -> short.Shown:
     return prove(
-        artifact, Path("m.onnx"), golden(), SPEC, CLASSES, Path("/none"), lambda line: None, run_there=run_there
+        artifact, Path("m.onnx"), golden(), SPEC, YARDSTICK, Path("/none"), lambda line: None, run_there=run_there
     )
 
 
@@ -145,7 +146,7 @@ def test_fp32_is_not_looked_at(int8: Artifact) -> None:
 
 @pytest.mark.usefixtures("vnni")
 def test_a_target_that_is_no_older_is_not_looked_at(int8: Artifact) -> None:
-    found = prove(int8, Path("m.onnx"), golden(), SPEC, CLASSES, Path("/none"), lambda line: None, older=False)
+    found = prove(int8, Path("m.onnx"), golden(), SPEC, YARDSTICK, Path("/none"), lambda line: None, older=False)
     assert found == short.Shown(("x86-64-vnni",), None, ())
 
 

@@ -1,0 +1,55 @@
+"""Whether a variant decides on another processor as it did where it was judged: by images, of which it has few."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from edgecnn.artifact import Precision
+from edgecnn.judge.distance import Distance, Mask, unlike
+from edgecnn.judge.yardstick import Yardstick
+
+Elsewhere = Literal["same", "too few", "differs"]
+
+FEWEST_IMAGES = 16
+"""Fewer show nothing: the mildest saturation met flipped 18 % of the decisions, which 16 images show in 95 %."""
+
+
+def newly_flipped(there: Mask, at_home: Mask | None) -> Mask:
+    """Images decided unlike the trained network there, and like it at home; all of them where home is not known."""
+    return there if at_home is None else there & ~at_home
+
+
+def verdict(images: int, flips: int, agreement: float) -> Elsewhere:
+    """What so many new flips of so many images say.
+
+    One flip beyond what the agreement allows may be a near tie between classes, a second one is none. Simulated in
+    `tests/test_proof.py`: 0.4 % of true flips, as engines on Arm have, are called different in less than 1 %.
+    """
+    allowed = (1 - agreement) * images
+    if flips > allowed + 1:
+        return "differs"
+    return "too few" if images < FEWEST_IMAGES or flips > allowed else "same"
+
+
+def judge_elsewhere(
+    found: Distance, native: Distance | None, yardstick: Yardstick, precision: Precision, images: Sequence[str]
+) -> str | None:
+    """Why a variant's answers on another processor are not as good as on this machine; None where they are.
+
+    `found`, `native`: there and here (None where it cannot run here) against eager fp32. fp32: every decision, and
+    every logit within the tolerance, as the trained network's. Other precisions: no more images than the agreement
+    allows are decided unlike the trained network, and like it here; what they cost on both was judged by `judge`.
+    """
+    different = unlike(found, precision, yardstick.tolerance)
+    at_home = native.flipped if native is not None and precision != "fp32" else None
+    new = np.flatnonzero(newly_flipped(found.flipped, at_home)).tolist()
+    allowed = 0.0 if precision == "fp32" else (1 - yardstick.agreement) * found.images
+    if different is not None or len(new) <= allowed:
+        return different
+    names = (yardstick.name(int(rows[new[0]])) for rows in (found.decided, found.expected))
+    here = ", and this machine decides it like it" if precision != "fp32" and native is not None else ""
+    first = f"{images[new[0]]}: {' instead of '.join(names)}"
+    return f"{len(new)} of {found.images} images decided unlike the trained network{here} ({first})"
