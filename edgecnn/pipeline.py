@@ -36,12 +36,14 @@ def bench_once(folder: Path, runs: Path, samples: int | None, say: Say) -> list[
 def choose(folder: Path, rows: Sequence[Row]) -> Bundle:
     """Record in the bundle which variant to deploy: the fastest, by median, of those that meet the budget.
 
-    Every variant in a bundle is within the accuracy limit already. Where none meets the budget, the fastest is chosen
-    and the reason says so. None is chosen where none was measured, or on another processor than the target's: which is
+    Validation images have selected the variants already; the test images rank none, but one that they show to be beyond
+    a limit is never chosen. Where none meets the budget, the fastest is chosen and the reason says so. None is chosen
+    where the network itself is in doubt, where none was measured, or on another processor than the target's: which is
     fastest there is for a bench on the target to say.
     """
     bundle = load_bundle(folder)
-    measured = [row for row in rows if isinstance(row, Summary) and row.verdict is not None]
+    usable = {one.variant for one in bundle.artifacts if one.check.judged.acceptable and not bundle.doubts}
+    measured = [row for row in rows if isinstance(row, Summary) and row.verdict is not None and row.variant in usable]
     choice = _choice(measured) if measured and fingerprint().machine == bundle.machine else None
     if choice != bundle.choice:
         bundle = bundle.model_copy(update={"choice": choice})
@@ -66,9 +68,9 @@ def _choice(measured: Sequence[Summary]) -> Choice:
     passing = [row for row in measured if row.verdict is not None and row.verdict.outcome == "PASS"]
     best = min(passing or measured, key=lambda row: row.p50_ms)
     if passing:
-        reason = f"fastest of {_variants(passing)} within {best.budget} and the accuracy limit"
+        reason = f"fastest of {_variants(passing)} within {best.budget} that validation kept"
     else:
-        reason = f"fastest of {_variants(measured)} within the accuracy limit; none was shown to meet {best.budget}"
+        reason = f"fastest of {_variants(measured)} that validation kept; none was shown to meet {best.budget}"
     return Choice(variant=best.variant, reason=f"{reason}: p50 {best.p50_ms:.2f} ms")
 
 

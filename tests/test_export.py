@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from edgecnn import export as exporting
 from edgecnn import formats
 from edgecnn.artifact import Artifact, load_bundle
 from edgecnn.data import load_folder
+from edgecnn.export import bundle as bundling
+from edgecnn.export import variant as making
 from edgecnn.formats import Converted
 from edgecnn.models import Deployed
 from edgecnn.rehearse.short import Shown
@@ -99,7 +100,7 @@ def test_a_variant_that_decides_otherwise_on_an_older_processor_is_left_out(
             return Shown(("x86-64-vnni",), "decides otherwise on x86-64-v3: 9 of 16 golden images", ())
         return Shown(("x86-64-vnni", "x86-64-v3"), None, ("not proven on x86-64-v2: no emulator here",))
 
-    monkeypatch.setattr(exporting, "prove", prove)
+    monkeypatch.setattr(making, "prove", prove)
     assert call(monkeypatch, "export", run, "--target", target, "--out", tmp_path / "bundle") == 1
     bundle = load_bundle(tmp_path / "bundle")
     assert [one.proven_on for one in bundle.artifacts] == [("x86-64-vnni", "x86-64-v3")]
@@ -125,7 +126,7 @@ def test_a_disk_that_is_full_half_way(
         "torchscript-fp32.json",
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "save_reference", raising(full))
+        patch.setattr(bundling, "save_reference", raising(full))
         assert "No space left on device" in refused(patch, capsys, *words)
     assert beside(out) == [".bundle.part"]
     assert call(monkeypatch, *words) == 0

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edgecnn.artifact import Bundle, Check, Doubt
+from edgecnn.artifact import Artifact, Bundle, Check, Doubt
 from edgecnn.parity import Verified
 
 if TYPE_CHECKING:
@@ -89,8 +89,10 @@ def progress_bar() -> Iterator[Bar]:
 
 
 def is_complete(bundle: Bundle) -> bool:
-    """Whether every variant passed, raw frames decide as their files do, and the network itself is in no doubt."""
-    return not bundle.left_out and not bundle.doubts and (bundle.frames is None or bundle.frames.within)
+    """Whether every variant passed, the test images show none beyond a limit, raw frames decide as their files do, and
+    the network itself is in no doubt."""
+    passed = not bundle.left_out and all(artifact.check.judged.acceptable for artifact in bundle.artifacts)
+    return passed and not bundle.doubts and (bundle.frames is None or bundle.frames.within)
 
 
 def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
@@ -102,7 +104,9 @@ def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
     for remark in remarks(bundle):
         print(remark)
     warn(bundle.doubts)
-    print(f"{folder}: {len(bundle.artifacts)} variants passed, {len(bundle.left_out)} left out")
+    beyond = sum(not artifact.check.judged.acceptable for artifact in bundle.artifacts)
+    of_them = f" ({beyond} of them NOT within the target on test images)" if beyond else ""
+    print(f"{folder}: {len(bundle.artifacts)} variants passed{of_them}, {len(bundle.left_out)} left out")
 
 
 def show_rows(rows: Sequence[Row]) -> None:
@@ -132,7 +136,8 @@ def variants(bundle: Bundle) -> Table:
         ran = artifact.executed
         share = ran["mac_shares"].get("int8", 0.0) if ran.get("mac_shares") else None
         layers = _layers(ran.get("int8_layers"), ran.get("float_layers"), share)
-        table.add_row(artifact.variant, size, *_check_cells(artifact.check), layers, "[green]yes[/]")
+        kept = "[green]yes[/]" if artifact.check.judged.acceptable else "[bold red]never choose[/]"
+        table.add_row(artifact.variant, size, *_check_cells(artifact.check), layers, kept)
     for left in bundle.left_out:
         table.add_row(left.variant, "–", *_check_cells(left.check), "–", "[red]no[/]")
     return table
@@ -203,9 +208,7 @@ def remarks(bundle: Bundle) -> list[str]:
             found += [f"    {rung_line(row)}" for row in artifact.notes["rungs_tried"]]
         found += [f"{artifact.variant}: engine: {remark}" for remark in artifact.executed.get("remarks", ())]
         found += [f"{artifact.variant}: {line}" for line in artifact.notes.get("not_proven", ())]
-        judged = artifact.check.judged
-        for text in (*judged.refused, *judged.doubts, *judged.too_few):
-            found.append(f"{artifact.variant}: {text}")
+        found += [f"{artifact.variant}: {text}" for text in judged_lines(artifact)]
     frames = bundle.frames
     if frames is not None:
         found.append(
@@ -214,6 +217,16 @@ def remarks(bundle: Bundle) -> list[str]:
             f"{frames.mean_pixel_error:.2f} levels on average, logits by {frames.mean_logit_error:.3f} of their scale"
         )
     return found
+
+
+def judged_lines(artifact: Artifact) -> list[str]:
+    """What its test images, and those that selected it, show and do not show."""
+    judged, selection = artifact.check.judged, artifact.selection
+    lines = [f"NOT WITHIN THE TARGET ON TEST IMAGES, never chosen: {judged.reason}"] if not judged.acceptable else []
+    lines += [text for text in (*judged.doubts, *judged.too_few) if judged.acceptable]
+    if selection is not None and not selection.validated:
+        lines.append(f"not validated: no validation images, kept by {selection.images} {selection.on}")
+    return lines
 
 
 def rung_line(row: Mapping[str, Any]) -> str:
@@ -232,7 +245,7 @@ def _table(*headers: str, title: str | None = None) -> Table:
     return table
 
 
-_CHECKED = ("logit error", "agree", "top-1, % [95 %]", "loss, points [95 %]", "McNemar", "missed", "false alarms")
+_CHECKED = ("logit error", "agree", "top-1, % [95 %]", "loss, points [95 %]", "loss shown", "missed", "false alarms")
 """The last two with fp32's in brackets."""
 
 
@@ -244,10 +257,20 @@ def _check_cells(check: Check | None) -> tuple[str, ...]:
         f"{check.agreement:.1%}",
         f"{100 * check.top1:.1f} [{100 * check.top1_interval.low:.1f}, {100 * check.top1_interval.high:.1f}]",
         f"{check.loss_points:+.1f} [{check.loss_interval.low:+.1f}, {check.loss_interval.high:+.1f}]",
-        f"{check.mcnemar_p:.2f}",
+        _shown(check),
         _against(check.missed_defects, check.reference_missed_defects),
         _against(check.false_alarms, check.reference_false_alarms),
     )
+
+
+def _shown(check: Check) -> str:
+    """In how far the loss is shown to be within the limit, and how many images would show it."""
+    judged = check.judged
+    if judged.shown == "shown within":
+        return "[green]within[/]"
+    if judged.shown == "shown beyond":
+        return "[bold red]beyond[/]"
+    return f"[yellow]no[/] (n ≈ {judged.images_to_show:,})" if judged.images_to_show else "[yellow]no[/]"
 
 
 def _layers(int8: int | None, floating: int | None, share: float | None) -> str:

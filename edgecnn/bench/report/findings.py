@@ -77,6 +77,8 @@ def table_notes(material: Material) -> list[str]:
         f"Accuracy: {images:,} test images; 95 % intervals, top-1 by Clopper and Pearson, loss paired with eager fp32 "
         "on the same images (plus is worse). logit error: the largest, in standard deviations of fp32's logits.",
         defects,
+        f"loss shown: whether the test images show, for all variants at once with 95 %, that the loss is within "
+        f"{material.bundle.accuracy_loss_limit:g} points, or beyond a limit; n: so many images, answered alike, would.",
     ]
 
 
@@ -123,8 +125,11 @@ def not_shown(material: Material) -> list[str]:
 
 def _beware(variant: Variant) -> list[str]:
     """What weakens what is said of a variant."""
-    judged = variant.artifact.check.judged
-    return [*judged.refused, *judged.doubts, *judged.too_few, *(variant.summary.notes if variant.summary else ())]
+    judged, selection = variant.artifact.check.judged, variant.artifact.selection
+    refused = [f"not within the target on the test images, not to be deployed: {text}" for text in judged.refused]
+    kept = [] if selection is None or selection.validated else [f"not validated: kept by {selection.on}"]
+    notes = variant.summary.notes if variant.summary else ()
+    return [*refused, *judged.doubts, *judged.too_few, *kept, *notes]
 
 
 def _doubts(variant: Variant) -> list[str]:

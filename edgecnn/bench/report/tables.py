@@ -179,6 +179,7 @@ def _columns(material: Material) -> list[_Column]:
         ("accuracy", "top-1", checked(_top1_stacked)),
         ("accuracy", "loss, points", checked(_loss)),
         ("accuracy", "McNemar p", checked(lambda check: Cell(probability(check.mcnemar_p)))),
+        ("accuracy", "loss shown", checked(_shown)),
         (
             "errors (fp32)",
             "missed",
@@ -228,6 +229,13 @@ def _top1_stacked(check: Check) -> Cell:
 def _loss(check: Check) -> Cell:
     low, high = signed(check.loss_interval.low, 1), signed(check.loss_interval.high, 1)
     return Cell(points(check.loss_points), f"[{low}, {high}]")
+
+
+def _shown(check: Check) -> Cell:
+    """In how far the loss is shown to be within the limit, and how many images would show it."""
+    judged = check.judged
+    images = f"n ≈ {judged.images_to_show:,}" if judged.images_to_show else ""
+    return Cell({"shown within": "within", "shown beyond": "BEYOND"}.get(judged.shown, "no"), images)
 
 
 def _errors(variant: int | None, reference: int | None) -> tuple[str, str]:

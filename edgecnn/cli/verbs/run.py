@@ -58,9 +58,7 @@ def run(
         show_bundle(bundle, folder / "bundle", as_json=False)
         show_rows(rows)
         print(f"bundle: {folder / 'bundle'}\nreport: {page}")
-    if verdict.exit_code == 0 and not is_complete(bundle):
-        raise typer.Exit(1)
-    raise typer.Exit(verdict.exit_code)
+    raise typer.Exit(verdict.exit_code if is_complete(bundle) else 1)
 
 
 VERB = Verb(

@@ -1,0 +1,160 @@
+"""Checkpoint and target to a verified bundle: convert, quantise, run from raw images, refuse what is not good."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgecnn import formats
+from edgecnn.artifact import Artifact, Bundle, LeftOut, load_bundle, write_bundle
+from edgecnn.checkpoint import CHECKPOINT, read_checkpoint
+from edgecnn.data import load_split, split_hashes
+from edgecnn.documents import Frozen, Sha256, folder_written_whole, parse, sha256_of_file, write_atomically
+from edgecnn.errors import UserError
+from edgecnn.export.bundle import assemble, target_hash, tools_here
+from edgecnn.export.job import Job, prepare_job
+from edgecnn.export.variant import make_variant
+from edgecnn.profiles import Target, VariantSpec
+from edgecnn.progress import Progress
+from edgecnn.quantize import names as quantize_names
+from edgecnn.require import parse as parse_requirements
+from edgecnn.runtimes import get as get_runtime
+from edgecnn.runtimes import names as runtime_names
+
+__all__ = ["export", "is_of", "refuse_unknown", "target_hash", "tools_here"]
+
+
+def export(
+    run: Path, target: Target, out: Path, data_root: Path | None = None, progress: Progress = lambda text: None
+) -> Bundle:
+    """Write the bundle folder `out` from a run folder of `edgecnn finetune`.
+
+    Every variant of the target is converted, opened again in its own engine and judged on validation images
+    (`edgecnn.judge`). Those that fail are in `bundle.left_out` with the reason, and their files are not in the bundle.
+    The test images are run from their encoded files and select nothing: what they show is reported of every variant,
+    and one that they show to be beyond a limit stays, marked, and is never chosen. `data_root`: the images, where they
+    are no longer where the run found them. Calibration takes train images.
+
+    A bundle of the same checkpoint, target and tools that is there is returned as it is. Variants that were done when
+    an export was cut off are kept beside `out` and not done again.
+    Raises UserError: no checkpoint or images there, `out` is something else than a bundle, no variant left.
+    """
+    from edgecnn.models import load_module
+
+    refuse_unknown(target)
+    if target.require:
+        parse_requirements(target.require)
+    there = _already(run, target, out, progress)
+    if there is not None:
+        return there
+    checkpoint, module = load_module(run)
+    data = load_split(data_root, run / "split.json")
+    if split_hashes(data) != dict(checkpoint.splits):
+        raise UserError(f"{run}: split.json is not the one that the checkpoint was trained with: train again")
+    digest = sha256_of_file(run / CHECKPOINT)
+    part = _part(out, digest, target)
+    with TemporaryDirectory(prefix="edgecnn-") as work:
+        job = prepare_job(checkpoint, digest, module, data, target, Path(work), part, progress)
+        done = [_variant_once(job, spec) for spec in target.variants]
+    if all(isinstance(one, LeftOut) and one.final for one in done):
+        shutil.rmtree(part)  # there is nothing to go on from
+    with folder_written_whole(out) as folder:
+        bundle = assemble(job, done, folder)
+        write_bundle(folder, bundle)
+    shutil.rmtree(part)
+    return bundle
+
+
+def is_of(bundle: Bundle, run: Path, target: Target) -> bool:
+    """Whether a bundle is what an export of this run for this target, with the tools that are here, would write."""
+    provenance = bundle.provenance
+    read_checkpoint(run)
+    return (
+        provenance.checkpoint_sha256 == sha256_of_file(run / CHECKPOINT)
+        and provenance.target_sha256 == target_hash(target)
+        and provenance.tools == tools_here()
+        and all(left.final for left in bundle.left_out)
+    )
+
+
+def _already(run: Path, target: Target, out: Path, progress: Progress) -> Bundle | None:
+    if not out.exists():
+        return None
+    if not (out / "bundle.json").is_file():
+        raise UserError(f"{out}: exists and is not a bundle: choose another --out or remove it")
+    try:
+        bundle = load_bundle(out)
+    except UserError as error:
+        progress(f"export: made again, {error}")
+        return None
+    if not is_of(bundle, run, target):
+        return None
+    progress(f"export: already done ({out})")
+    return bundle
+
+
+def _part(out: Path, digest: Sha256, target: Target) -> Path:
+    """The folder of finished variants; emptied where they are not of this very export."""
+    part = out.with_name(f".{out.name}.part")
+    key = {"checkpoint": digest, "target": target_hash(target), "tools": tools_here()}
+    text = json.dumps(key, sort_keys=True)
+    if not (part / "key.json").is_file() or (part / "key.json").read_text() != text:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        write_atomically(part / "key.json", text)
+    return part
+
+
+def refuse_unknown(target: Target) -> None:
+    """UserError with every variant of a target that cannot be made or opened, before anything is done."""
+    wrong = []
+    for spec in target.variants:
+        able = quantize_names() if spec.precision == "int8" else formats.names()
+        if spec.format not in able:
+            wrong.append(f"{spec.variant}: {spec.format!r} is not one of {', '.join(able)}")
+        elif spec.precision != "int8" and spec.precision not in formats.get(spec.format).precisions:
+            precisions = ", ".join(formats.get(spec.format).precisions)
+            wrong.append(f"{spec.variant}: {spec.precision!r} is not one of {precisions}")
+        if spec.io == "int8" and (spec.format, spec.precision) != ("litert", "int8"):
+            wrong.append(f"{spec.variant}: io 'int8' is for litert-int8 alone")
+        if spec.runtime not in runtime_names():
+            wrong.append(f"{spec.variant}: runtime {spec.runtime!r} is not one of {', '.join(runtime_names())}")
+        elif spec.format not in get_runtime(spec.runtime).runs:
+            wrong.append(f"{spec.variant}: {spec.runtime} does not open {spec.format}")
+    if wrong:
+        raise UserError(f"target {target.name}: {'; '.join(wrong)}")
+
+
+class _Done(Frozen):
+    """A finished variant on disk, beside its files."""
+
+    artifact: Artifact | None = None
+    left_out: LeftOut | None = None
+
+
+def _variant_once(job: Job, spec: VariantSpec) -> Artifact | LeftOut:
+    """What an earlier export that was cut off left of this variant, else made now."""
+    record = job.part / f"{spec.variant}.json"
+    if record.is_file():
+        done = parse(_Done, record.read_bytes(), str(record))
+        job.progress(f"{spec.variant}: kept from the export that was cut off")
+        return _one_of(done)
+    folder = job.part / spec.variant
+    shutil.rmtree(folder, ignore_errors=True)
+    made = make_variant(job, spec, folder)
+    if isinstance(made, Artifact):
+        done = _Done(artifact=made)
+    else:
+        done = _Done(left_out=made)
+        shutil.rmtree(folder, ignore_errors=True)
+    if not isinstance(made, LeftOut) or made.final:
+        write_atomically(record, done.model_dump_json())
+    return made
+
+
+def _one_of(done: _Done) -> Artifact | LeftOut:
+    found = done.artifact or done.left_out
+    assert found is not None
+    return found
