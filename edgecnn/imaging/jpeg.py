@@ -10,6 +10,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from edgecnn.errors import BadImage, first_line
+from edgecnn.imaging.entropy import is_whole
 from edgecnn.imaging.pixels import Pixels, check_size
 
 START = b"\xff\xd8\xff"
@@ -79,10 +80,10 @@ def _decoded(
             encoded, space, min_height=height, min_width=width, buffer=buffer, strict=True
         )
         return found
-    except KeyError:
-        raise NotTaken from None
-    except ValueError as error:
-        if "subsampling" in str(error):
+    except (ValueError, KeyError) as error:
+        if isinstance(error, KeyError) or "subsampling" in str(error):
+            if not is_whole(encoded):
+                raise BadImage("damaged JPEG (its data are not what its header promises)") from None
             raise NotTaken from None
         mended = _without_stray_bytes(encoded, header, str(error)) if header else None
         if mended is None:

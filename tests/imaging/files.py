@@ -123,3 +123,27 @@ def tiff16(values: np.ndarray, order: str = "<", compressed: bool = False) -> by
         stream.write(struct.pack(f"{order}HH", value, 0) if short else struct.pack(f"{order}I", value))
     stream.write(bytes(4))
     return stream.getvalue()
+
+
+def jpeg_of_scans(pixels: np.ndarray, factors: tuple[tuple[int, int], ...]) -> bytes:
+    """A JPEG of any subsampling: (horizontal, vertical) factors of Y, Cb and Cr, each component in a scan of its own.
+
+    A scan of one component holds its blocks row by row whatever the factors are, as a grey JPEG's scan does: so it is
+    made of grey ones, which share their tables.
+    """
+    height, width = pixels.shape[:2]
+    most = [max(factor[axis] for factor in factors) for axis in (0, 1)]
+    planes = Image.fromarray(pixels).convert("YCbCr").split()
+    scans = []
+    for plane, (across, down) in zip(planes, factors, strict=True):
+        size = (-(-width * across // most[0]), -(-height * down // most[1]))
+        scans.append(encode(np.asarray(plane.resize(size, Image.Resampling.BOX)), "JPEG", quality=95))
+    frame, scan = scans[0].index(b"\xff\xc0"), b"\xff\xda"
+    components = b"".join(bytes((number, a << 4 | d, 0)) for number, (a, d) in enumerate(factors, 1))
+    start = struct.pack(">HHBHHB", 0xFFC0, 17, 8, height, width, 3) + components
+    tables = scans[0][frame + 13 : scans[0].index(scan)]
+    body = b"".join(
+        scan + bytes((0, 8, 1, number, 0, 0, 63, 0)) + one[one.index(scan) + 10 : -2]
+        for number, one in enumerate(scans, 1)
+    )
+    return scans[0][:frame] + start + tables + body + b"\xff\xd9"
