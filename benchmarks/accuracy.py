@@ -135,7 +135,7 @@ def _row(variant: Artifact | LeftOut) -> dict[str, Any]:
         "reason": None if kept else variant.reason,
         "rung": variant.notes.get("rung") if kept else None,
         "bytes": variant.bytes if kept else None,
-        "executed": {key: variant.executed.get(key) for key in ("int8_layers", "float_layers")} if kept else None,
+        "executed": {key: getattr(variant.executed, key) for key in ("int8_layers", "float_layers")} if kept else None,
         **check,
         "flips": len(flips),
     }

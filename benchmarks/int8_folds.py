@@ -111,14 +111,14 @@ def _rows(bundle: Bundle) -> Iterable[dict[str, Any]]:
         for key in ("recall", "confusion"):
             check.pop(key, None)
         notes = getattr(variant, "notes", {})
-        executed = getattr(variant, "executed", {})
+        executed = getattr(variant, "executed", None)
         yield {
             "variant": variant.variant,
             "kept": kept,
             "reason": None if kept else variant.reason,
             "rung": notes.get("rung"),
             "rungs": notes.get("rungs_tried"),
-            "mac_shares": executed.get("mac_shares"),
+            "mac_shares": executed.mac_shares if executed else None,
             **check,
         }
 

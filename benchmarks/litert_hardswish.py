@@ -123,10 +123,11 @@ def _described(session: Session, answers: NDArray[np.float32], eager: NDArray[np
     return {
         "agreement": float((answers.argmax(1) == eager.argmax(1)).mean()),
         "error": float(np.sqrt(np.mean((answers - eager) ** 2)) / eager.std()),
-        **{
-            key: executed[key]
-            for key in ("partitions", "outside_xnnpack", "int8_layers", "float_layers", "quantize_ops")
-        },
+        "partitions": executed.partitions,
+        "outside_xnnpack": dict(executed.outside_delegate),
+        "int8_layers": executed.int8_layers,
+        "float_layers": executed.float_layers,
+        "quantize_ops": executed.quantize_ops,
     }
 
 

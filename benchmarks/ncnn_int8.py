@@ -82,8 +82,8 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
         "network": name,
         "size": SIZE,
         "threads": 1,
-        "macs": sum(layer["macs"] for layer in ran["fp32"]["layers"]),
-        "executed": {side: {key: report[key] for key in counts} for side, report in ran.items()},
+        "macs": sum(layer.macs for layer in ran["fp32"].layers),
+        "executed": {side: {key: getattr(report, key) for key in counts} for side, report in ran.items()},
         **samples,
     }
 

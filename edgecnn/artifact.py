@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from edgecnn.documents import Frozen, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
+from edgecnn.executed import Executed
 
 BUNDLE_VERSION = 3
 """Raised when a bundle written by this version can no longer be read by an older one."""
@@ -180,7 +181,7 @@ class Artifact(Frozen):
     bytes: int
     notes: Mapping[str, Any] = Field(default_factory=dict)
     """How it was made: exporter, opset, quantisation rung, calibration hash, …"""
-    executed: Mapping[str, Any] = Field(default_factory=dict)
+    executed: Executed | None = None
     """What the engine really ran on the exporting machine, read from the engine."""
     proven_on: tuple[str, ...] = ()
     """Instruction sets on which it was seen to decide as it should, the exporting machine's first: see `processor`."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Check, Flip, Interval, Judged, Precision
+from edgecnn.executed import Executed
 from edgecnn.intervals import clopper_pearson, mcnemar, paired_difference
 from edgecnn.judge import Distance, Labels, Yardstick, judge, measure
 
@@ -23,7 +23,7 @@ def compare(
     images: Sequence[str],
     yardstick: Yardstick,
     precision: Precision,
-    executed: Mapping[str, Any] | None = None,
+    executed: Executed | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> Check:
     """Judge a variant's logits (n, classes) against eager fp32's on the same images, whose names are `images`.

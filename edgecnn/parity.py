@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from edgecnn.data import find_images
 from edgecnn.documents import Frozen
 from edgecnn.errors import BadImage, UserError
 from edgecnn.evaluate import compare, frames_against_files
+from edgecnn.executed import Executed
 from edgecnn.imaging import Images, Pixels, Preparer, decode_whole
 from edgecnn.judge import Labels, Yardstick, yardstick_of
 from edgecnn.progress import Progress
@@ -166,7 +166,7 @@ def compare_with(
     logits: NDArray[np.float32],
     yardstick: Yardstick,
     precision: Precision,
-    executed: Mapping[str, Any] | None,
+    executed: Executed | None,
 ) -> Check:
     """Judge logits of the reference's images."""
     expected, labels = reference.logits, reference.labels

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from edgecnn.errors import UserError
+from edgecnn.executed import Executed, ExecutedLayer
 
 Comparison = Literal[">=", "<=", "=="]
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")
@@ -36,10 +37,10 @@ def parse(text: str) -> tuple[Requirement, ...]:
     return tuple(_parse_one(part) for part in text.split(","))
 
 
-def unmet(executed: Mapping[str, Any], requirements: Sequence[Requirement]) -> list[str]:
+def unmet(executed: Executed | None, requirements: Sequence[Requirement]) -> list[str]:
     """A line for each requirement that a session's `executed()` does not meet, the largest offenders named."""
-    shares: Mapping[str, float] = executed.get("mac_shares") or {}
-    if not shares:
+    shares = executed.mac_shares if executed else {}
+    if executed is None or not shares:
         return [
             f"{one.precision} must run {one.comparison} {one.percent:g} % of the MACs, but the engine does not tell"
             " what it ran in which precision"
@@ -49,7 +50,7 @@ def unmet(executed: Mapping[str, Any], requirements: Sequence[Requirement]) -> l
     for one in requirements:
         percent = 100 * shares.get(one.precision, 0.0)
         if not _met(percent, one):
-            wrong = _offenders(executed.get("layers", ()), one, percent)
+            wrong = _offenders(executed.layers, one, percent)
             lines.append(
                 f"{one.precision} ran {_percent_unlike(percent, one)} % of the MACs,"
                 f" required {one.comparison} {one.percent:g} %" + (f": {wrong}" if wrong else "")
@@ -57,30 +58,30 @@ def unmet(executed: Mapping[str, Any], requirements: Sequence[Requirement]) -> l
     return lines
 
 
-def largest(layers: Iterable[tuple[str, str, int]], total: int) -> str:
-    """(name, precision, MACs) of layers as text, the largest first: `features.1.conv (fp32, 10 %), …`."""
-    ordered = sorted(layers, key=lambda layer: -layer[2])
-    named = [f"{name} ({precision}, {100 * macs / max(total, 1):.2g} %)" for name, precision, macs in ordered[:_NAMED]]
+def largest(layers: Iterable[ExecutedLayer], total: int) -> str:
+    """Layers with precision and share of the MACs as text, the largest first: `features.1.conv (fp32, 10 %), …`."""
+    ordered = sorted(layers, key=lambda layer: -layer.macs)
+    named = [f"{one.name} ({one.precision}, {100 * one.macs / max(total, 1):.2g} %)" for one in ordered[:_NAMED]]
     left = len(ordered) - len(named)
     return ", ".join([*named, f"{left} more"] if left else named)
 
 
-def unasked(asked: str, layers: Sequence[tuple[str, str, int]], int8: Set[str]) -> list[str]:
+def unasked(asked: str, layers: Sequence[ExecutedLayer], int8: Set[str]) -> list[str]:
     """A remark where layers ran in another precision than the file was made for, the largest named.
 
-    `layers`: (name, precision as run, MACs). `int8`: names of those that an int8 file holds in int8; the others it
+    `int8`: names of those that an int8 file holds in int8; the others it
     keeps in float, which is no fault of the engine.
     """
-    total = sum(macs for _, _, macs in layers)
-    groups: dict[str, list[tuple[str, str, int]]] = {}
-    for name, precision, macs in layers:
-        if precision != asked:
-            why = "although int8 in the file" if name in int8 else "kept in float by the file"
-            groups.setdefault(why if asked == "int8" else "", []).append((name, precision, macs))
+    total = sum(layer.macs for layer in layers)
+    groups: dict[str, list[ExecutedLayer]] = {}
+    for layer in layers:
+        if layer.precision != asked:
+            why = "although int8 in the file" if layer.name in int8 else "kept in float by the file"
+            groups.setdefault(why if asked == "int8" else "", []).append(layer)
     remarks = []
     for why, rows in groups.items():
-        ran = " and ".join(sorted({precision for _, precision, _ in rows}))
-        share = 100 * sum(macs for _, _, macs in rows) / max(total, 1)
+        ran = " and ".join(sorted({layer.precision for layer in rows}))
+        share = 100 * sum(layer.macs for layer in rows) / max(total, 1)
         remarks.append(
             f"asked for {asked}, but {len(rows)} of {len(layers)} layers ({share:.3g} % of the MACs) ran in {ran}"
             + (f", {why}: {largest(rows, total)}" if why else "")
@@ -106,12 +107,11 @@ def _met(percent: float, wanted: Requirement) -> bool:
     return abs(percent - wanted.percent) <= _TOLERANCE
 
 
-def _offenders(layers: Sequence[Mapping[str, Any]], wanted: Requirement, percent: float) -> str:
+def _offenders(layers: Sequence[ExecutedLayer], wanted: Requirement, percent: float) -> str:
     """The layers in another precision where too little ran in the wanted one; else those in it."""
     too_little = percent < wanted.percent
-    rows = [(str(layer["name"]), str(layer["precision"]), int(layer["macs"])) for layer in layers]
-    total = sum(macs for _, _, macs in rows)
-    return largest([row for row in rows if row[2] and (row[1] != wanted.precision) == too_little], total)
+    wrong = [layer for layer in layers if layer.macs and (layer.precision != wanted.precision) == too_little]
+    return largest(wrong, sum(layer.macs for layer in layers))
 
 
 def _percent_unlike(percent: float, wanted: Requirement) -> str:

@@ -137,10 +137,9 @@ def time_network(name: str) -> Timing:
     with tempfile.TemporaryDirectory() as folder:
         source = Source(Deployed(built.module, built.preprocess), side, side, Path(folder))
         converted = formats.convert("onnx", source, "fp32", Path(folder) / "out")
-        session = runtimes.open_file(Path(folder) / "out" / converted.files[0], "onnxruntime", "fp32", 1)
         images = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-        latencies = _time_runs(lambda: session.run(images))
-        session.close()
+        with runtimes.open_file(Path(folder) / "out" / converted.files[0], "onnxruntime", "fp32", 1) as session:
+            latencies = _time_runs(lambda: session.run(images))
     return Timing(statistics.median(latencies), statistics.quantiles(latencies, n=10)[-1])
 
 

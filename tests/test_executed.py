@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 from edgecnn import formats, runtimes
+from edgecnn.executed import Executed
 from edgecnn.formats import Source
 from edgecnn.formats.onnx import fp16_file, fp32_file
 from edgecnn.modelfiles import onnx_shapes
@@ -51,12 +52,9 @@ def as_file_of(engine: str, file: Path) -> Path:
     return path
 
 
-def executed(engine: str, file: Path, precision: Any) -> dict[str, Any]:
-    session = runtimes.open_file(as_file_of(engine, file), engine, precision, 1)
-    try:
-        return dict(session.executed())
-    finally:
-        session.close()
+def executed(engine: str, file: Path, precision: Any) -> Executed:
+    with runtimes.open_file(as_file_of(engine, file), engine, precision, 1) as session:
+        return session.executed()
 
 
 def int8_file(source: Source, tuning: TuningSet, path: Path, in_float: tuple[str, ...] = ()) -> Path:
@@ -71,21 +69,21 @@ def int8_file(source: Source, tuning: TuningSet, path: Path, in_float: tuple[str
 
 
 def macs(report: dict[str, Any]) -> dict[str, int]:
-    return {layer["name"]: layer["macs"] for layer in report["layers"]}
+    return {layer.name: layer.macs for layer in report.layers}
 
 
 def precisions(report: dict[str, Any]) -> dict[str, str]:
-    return {layer["name"]: layer["precision"] for layer in report["layers"]}
+    return {layer.name: layer.precision for layer in report.layers}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_float_file_runs_every_layer_in_fp32(engine: str, source: Source) -> None:
     report = executed(engine, fp32_file(source), "fp32")
     assert macs(report) == MACS
-    assert report["mac_shares"] == {"fp32": 1.0}
-    assert (report["int8_layers"], report["float_layers"], report["quantize_ops"]) == (0, 4, 0)
-    assert report["remarks"] == report["fell_back"] == []
-    assert report["quantize_time_share"] == 0
+    assert report.mac_shares == {"fp32": 1.0}
+    assert (report.int8_layers, report.float_layers, report.quantize_ops) == (0, 4, 0)
+    assert report.remarks == report.fell_back == ()
+    assert report.quantize_time_share == 0
     assert unmet(report, parse("int8>=90%"))[0].startswith(
         "int8 ran 0 % of the MACs, required >= 90 %: stem.0 (fp32, 6"
     )
@@ -95,9 +93,9 @@ def test_a_float_file_runs_every_layer_in_fp32(engine: str, source: Source) -> N
 def test_an_int8_file_runs_every_layer_in_int8(engine: str, source: Source, tuning: TuningSet, tmp_path: Path) -> None:
     report = executed(engine, int8_file(source, tuning, tmp_path / "int8.onnx"), "int8")
     assert macs(report) == MACS
-    assert report["mac_shares"] == {"int8": 1.0}
-    assert report["remarks"] == report["fell_back"] == []
-    assert 0 <= report["quantize_time_share"] < 1
+    assert report.mac_shares == {"int8": 1.0}
+    assert report.remarks == report.fell_back == ()
+    assert 0 <= report.quantize_time_share < 1
     assert unmet(report, parse("int8==100%, fp32<=0%")) == []
 
 
@@ -108,11 +106,11 @@ def test_a_layer_kept_in_float_runs_in_float_and_is_named(
 ) -> None:
     report = executed(engine, int8_file(source, tuning, tmp_path / "mixed.onnx", (layer,)), "int8")
     assert precisions(report) == dict.fromkeys(MACS, "int8") | {layer: "fp32"}
-    assert sum(report["mac_shares"].values()) == pytest.approx(1)
-    assert report["mac_shares"]["fp32"] == pytest.approx(MACS[layer] / sum(MACS.values()))
-    assert len(report["remarks"]) == 1
-    assert f"ran in fp32, kept in float by the file: {layer} (fp32, " in report["remarks"][0]
-    assert report["fell_back"] == []
+    assert sum(report.mac_shares.values()) == pytest.approx(1)
+    assert report.mac_shares["fp32"] == pytest.approx(MACS[layer] / sum(MACS.values()))
+    assert len(report.remarks) == 1
+    assert f"ran in fp32, kept in float by the file: {layer} (fp32, " in report.remarks[0]
+    assert report.fell_back == ()
     assert layer in unmet(report, parse("int8==100%"))[0]
 
 
@@ -132,8 +130,8 @@ def test_a_layer_that_the_engine_does_not_take_in_int8_fell_back(
     onnx.save(model, path)
     report = executed("onnxruntime", path, "int8")
     assert precisions(report)["pointwise"] == "fp32"
-    assert report["fell_back"] == ["pointwise"]
-    assert "although int8 in the file: pointwise (fp32, " in report["remarks"][0]
+    assert report.fell_back == ("pointwise",)
+    assert "although int8 in the file: pointwise (fp32, " in report.remarks[0]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -142,10 +140,10 @@ def test_fp16_on_a_processor_that_computes_in_fp32_is_named(engine: str, source:
     session = runtimes.open_file(tmp_path / "out" / converted.files[0], engine, "fp16", 1)
     report = session.executed()
     session.close()
-    if set(report["mac_shares"]) == {"fp16"}:
-        assert report["remarks"] == []
+    if set(report.mac_shares) == {"fp16"}:
+        assert report.remarks == ()
     else:
-        assert report["remarks"] == ["asked for fp16, but 4 of 4 layers (100 % of the MACs) ran in fp32"]
+        assert report.remarks == ("asked for fp16, but 4 of 4 layers (100 % of the MACs) ran in fp32",)
 
 
 def test_names_are_not_needed(source: Source, tmp_path: Path) -> None:
@@ -156,7 +154,7 @@ def test_names_are_not_needed(source: Source, tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "nameless.onnx")
     report = executed("onnxruntime", tmp_path / "nameless.onnx", "fp32")
     assert sorted(macs(report).values()) == sorted(MACS.values())
-    assert report["remarks"] == []
+    assert report.remarks == ()
 
 
 def test_the_reader_of_nodes_reads_what_onnx_reads(source: Source) -> None:
@@ -190,7 +188,7 @@ def test_telling_what_ran_needs_neither_torch_nor_onnx(engine: str, source: Sour
     program = (
         "import sys; from pathlib import Path; from edgecnn.runtimes import open_file\n"
         f"report = open_file(Path({str(path)!r}), {engine!r}, 'fp32', 1).executed()\n"
-        "assert report['mac_shares'] == {'fp32': 1.0}\n"
+        "assert report.mac_shares == {'fp32': 1.0}\n"
         "assert not {'torch', 'onnx'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -252,5 +250,5 @@ def test_mobilenet_v2_has_its_macs(shared: Path, tmp_path: Path) -> None:
     for engine in ENGINES:
         report = executed(engine, fp32_file(Source(deployed, 224, 224, tmp_path)), "fp32")
         assert sum(macs(report).values()) == pytest.approx(0.3008e9, rel=1e-3)
-        assert len(report["layers"]) == 53
-        assert report["remarks"] == []
+        assert len(report.layers) == 53
+        assert report.remarks == ()

@@ -123,12 +123,12 @@ def test_fp32_is_one_partition_and_only_the_pixels_cast_is_left_to_portable_code
     batch = images(4, 200)
     assert error(session.run(batch), eager(module, batch)) < 1e-4
     report = session.executed()
-    assert report["source"] == "engine"
-    assert report["partitions"] == 1
-    assert report["portable_operations"] == {"_to_dim_order_copy.out": 1}
-    assert report["mac_shares"] == {"fp32": 1.0}
-    assert {layer["name"]: layer["macs"] for layer in report["layers"]} == MACS
-    assert report["remarks"] == []
+    assert report.source == "engine"
+    assert report.partitions == 1
+    assert report.outside_delegate == {"_to_dim_order_copy.out": 1}
+    assert report.mac_shares == {"fp32": 1.0}
+    assert {layer.name: layer.macs for layer in report.layers} == MACS
+    assert report.remarks == ()
     session.close()
 
 
@@ -137,12 +137,12 @@ def test_int8_runs_in_int8_and_answers_as_before(int8: Path, module: Deployed) -
     batch = images(6, 200)
     assert error(session.run(batch), eager(module, batch)) < 0.25
     report = session.executed()
-    assert report["mac_shares"] == {"int8": 1.0}
-    assert report["int8_layers"] == len(MACS)
-    assert report["partitions"] == 1
-    assert {layer["name"]: layer["macs"] for layer in report["layers"]} == MACS
-    assert all("QC8" in layer["kind"] for layer in report["layers"])
-    assert report["remarks"] == []
+    assert report.mac_shares == {"int8": 1.0}
+    assert report.int8_layers == len(MACS)
+    assert report.partitions == 1
+    assert {layer.name: layer.macs for layer in report.layers} == MACS
+    assert all("QC8" in layer.kind for layer in report.layers)
+    assert report.remarks == ()
 
 
 def test_an_image_is_answered_the_same_whatever_came_before_it(int8: Path) -> None:
@@ -155,18 +155,18 @@ def test_layers_kept_in_float_are_float_and_reported(attempt: Attempt, module: D
     kept = tuple(layer for layer in layers_of(attempt.source.module) if layer.name in ("depthwise", "head"))
     session = open_file(written(replace(attempt, in_float=kept), module, tmp_path), "executorch", "int8", 1)
     report = session.executed()
-    assert [layer["name"] for layer in report["layers"] if layer["precision"] == "fp32"] == ["depthwise", "head"]
-    assert "kept in float by the file" in report["remarks"][0]
+    assert [layer.name for layer in report.layers if layer.precision == "fp32"] == ["depthwise", "head"]
+    assert "kept in float by the file" in report.remarks[0]
     assert error(session.run(images(4, 200)), eager(module, images(4, 200))) < 0.25
 
 
 def test_without_a_trace_the_compiler_is_quoted(int8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "_trace", lambda *given: None)
     report = open_file(int8, "executorch", "int8", 1).executed()
-    assert report["source"] == "compiler"
-    assert "without its trace" in report["remarks"][0]
-    assert report["mac_shares"] == {"int8": 1.0}
-    assert report["partitions"] == 1
+    assert report.source == "compiler"
+    assert "without its trace" in report.remarks[0]
+    assert report.mac_shares == {"int8": 1.0}
+    assert report.partitions == 1
 
 
 def test_kernels_that_the_compiler_did_not_announce_are_remarked(int8: Path, tmp_path: Path) -> None:
@@ -175,8 +175,8 @@ def test_kernels_that_the_compiler_did_not_announce_are_remarked(int8: Path, tmp
     (tmp_path / "model.pte").write_bytes(int8.read_bytes())
     (tmp_path / "model.json").write_text(json.dumps(account))
     report = open_file(tmp_path / "model.pte", "executorch", "int8", 1).executed()
-    assert "5 layers were compiled and XNNPACK ran 6" in report["remarks"][0]
-    assert report["int8_layers"] == 6
+    assert "5 layers were compiled and XNNPACK ran 6" in report.remarks[0]
+    assert report.int8_layers == 6
 
 
 def test_threads_are_set(int8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,9 +184,9 @@ def test_threads_are_set(int8: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for threads in (2, 1):
         session = open_file(int8, "executorch", "int8", threads)
         assert library._threadpool_get_thread_count() == threads
-        assert session.executed()["remarks"] == []
+        assert session.executed().remarks == ()
     session._asked = 3  # type: ignore[attr-defined]
-    assert session.executed()["remarks"] == ["3 threads asked for, 1 used"]
+    assert session.executed().remarks == ("3 threads asked for, 1 used",)
 
 
 @pytest.mark.parametrize(
@@ -227,5 +227,5 @@ def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None
     session = open_file(tmp_path / "out" / files[0], "executorch", "int8", 1)
     assert (session.run(real.images).argmax(1) == real.logits.argmax(1)).mean() >= 0.85
     report = session.executed()
-    assert report["mac_shares"] == {"int8": 1.0}
-    assert sum(layer["macs"] for layer in report["layers"]) == REAL_MACS
+    assert report.mac_shares == {"int8": 1.0}
+    assert sum(layer.macs for layer in report.layers) == REAL_MACS

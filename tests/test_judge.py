@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from edgecnn.artifact import Judged
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.judge import Yardstick, judge, judge_elsewhere, measure, network_faults, unlike
 from edgecnn.require import parse
 
@@ -164,14 +165,16 @@ def test_fp32_is_judged_by_its_logits() -> None:
 def test_what_the_engine_ran_is_judged_too() -> None:
     labels = np.arange(600) % 3
     found, yardstick = measure(answers(labels), answers(labels), labels), Yardstick(1.0, classes=CLASSES)
-    ran = {"int8_layers": 5, "mac_shares": {"int8": 0.8, "fp32": 0.2}, "layers": []}
+    int8 = ExecutedLayer(name="conv", kind="", precision="int8", macs=80)
+    kept = ExecutedLayer(name="head", kind="", precision="fp32", macs=20)
+    ran = Executed(layers=(int8, kept))
     assert judge(found, yardstick, "int8", ran).acceptable
     required = Yardstick(1.0, classes=CLASSES, requirements=parse("int8>=90%"))
     refused = judge(found, required, "int8", ran)
     assert "int8 ran 80 % of the MACs, required >= 90 %" in refused.refused[0]
     assert refused.shown == "shown within"
     assert not refused.acceptable
-    assert "ran none of its layers in int8" in judge(found, yardstick, "int8", {"int8_layers": 0}).refused[0]
+    assert "ran none of its layers in int8" in judge(found, yardstick, "int8", Executed(layers=(kept,))).refused[0]
     assert judge(found, required, "fp16", ran).acceptable
 
 

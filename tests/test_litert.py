@@ -121,18 +121,18 @@ def test_fp32_is_channels_last_without_a_transpose(fp32: Path, module: Deployed)
 
 def test_fp32_says_what_ran(fp32: Path) -> None:
     executed = open_file(fp32, "litert", "fp32", 1).executed()
-    layers = {layer["name"]: layer for layer in executed["layers"]}
-    assert executed["mac_shares"] == {"fp32": 1.0}
-    assert (executed["int8_layers"], executed["float_layers"], executed["quantize_ops"]) == (0, 5, 0)
-    assert layers["normalisation"]["macs"] == SIZE * SIZE * 3
+    layers = {layer.name: layer for layer in executed.layers}
+    assert executed.mac_shares == {"fp32": 1.0}
+    assert (executed.int8_layers, executed.float_layers, executed.quantize_ops) == (0, 5, 0)
+    assert layers["normalisation"].macs == SIZE * SIZE * 3
     half = SIZE // 2
-    assert sum(layer["macs"] for layer in executed["layers"]) == (
+    assert sum(layer.macs for layer in executed.layers) == (
         SIZE * SIZE * 3 + half * half * 8 * 27 + half * half * 8 * 9 + 8 * 8 + 8 * CLASSES
     )
-    assert executed["partitions"] == 1
-    assert executed["outside_xnnpack"] == {"CAST": 1}
-    assert executed["remarks"] == []
-    assert all(layer["kind"].startswith("XNNPACK ") for layer in executed["layers"])
+    assert executed.partitions == 1
+    assert executed.outside_delegate == {"CAST": 1}
+    assert executed.remarks == ()
+    assert all(layer.kind.startswith("XNNPACK ") for layer in executed.layers)
 
 
 def test_what_is_described_is_inside(fp32: Path, attempt: Attempt, tuning: TuningSet, tmp_path: Path) -> None:
@@ -176,9 +176,9 @@ def test_int8_takes_integer_pixels(
     session = open_file(path, "litert", "int8", 1)
     assert np.abs(session.run(images(8, 200)) - reference).max() < 0.5 * reference.std()
     executed = session.executed()
-    assert executed["mac_shares"] == {"int8": 1.0}
-    assert executed["outside_xnnpack"] == ({"QUANTIZE": 1} if io == "uint8" else {})
-    assert (executed["partitions"], executed["remarks"]) == (1, [])
+    assert executed.mac_shares == {"int8": 1.0}
+    assert executed.outside_delegate == ({"QUANTIZE": 1} if io == "uint8" else {})
+    assert (executed.partitions, executed.remarks) == (1, ())
 
 
 def test_both_inputs_answer_alike(attempt: Attempt, tuning: TuningSet, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_chosen_layers_stay_in_float(
     assert floats[0].weight.values is not None
     assert np.allclose(np.sort(floats[0].weight.values.ravel()), np.sort(layer.weight.ravel()))
     executed = open_file(path, "litert", "int8", 1).executed()
-    assert (executed["int8_layers"], executed["float_layers"]) == (4, 1)
+    assert (executed.int8_layers, executed.float_layers) == (4, 1)
 
 
 def test_a_layer_that_is_not_in_the_file_is_an_error(attempt: Attempt, tuning: TuningSet, tmp_path: Path) -> None:
@@ -250,20 +250,20 @@ def test_a_file_with_float_activations_is_not_called_int8(attempt: Attempt, tuni
         made = work.quantize(enable_progress_bar=False, enable_progress_report=False)
     (tmp_path / "dynamic.tflite").write_bytes(made.quantized_model)
     executed = open_file(tmp_path / "dynamic.tflite", "litert", "int8", 1).executed()
-    assert executed["int8_layers"] == 0
-    assert any("int8 weights but take and give float32" in remark for remark in executed["remarks"])
+    assert executed.int8_layers == 0
+    assert any("int8 weights but take and give float32" in remark for remark in executed.remarks)
 
 
 def test_int8_hard_swish_breaks_the_graph_and_ours_does_not(
     attempt: Attempt, tuning: TuningSet, module: Deployed, tmp_path: Path
 ) -> None:
     broken = open_file(written(attempt, tuning, tmp_path / "int8", hard_swish="int8"), "litert", "int8", 1).executed()
-    assert broken["partitions"] == 3
-    assert broken["remarks"] == ["XNNPACK took the graph in 3 parts; outside of them run HARD_SWISH ×2, QUANTIZE ×1"]
+    assert broken.partitions == 3
+    assert broken.remarks == ("XNNPACK took the graph in 3 parts; outside of them run HARD_SWISH ×2, QUANTIZE ×1",)
     reference = eager(module, images(8, 200))
     for side in TUNED:
         session = open_file(written(attempt, tuning, tmp_path / side, hard_swish=side), "litert", "int8", 1)
-        assert session.executed()["partitions"] == 1
+        assert session.executed().partitions == 1
         assert np.abs(session.run(images(8, 200)) - reference).max() < 0.5 * reference.std()
 
 
@@ -416,7 +416,7 @@ class TestTfliteRuntime:
         session = tflite_runtime.RUNTIME.open(fp32, "fp32", 1)
         assert isinstance(session, InterpreterSession)
         assert session.run(images(2)).shape == (2, CLASSES)
-        assert session.executed()["providers"] == ["XNNPACK", "tflite-runtime kernels"]
+        assert session.executed().providers == ("XNNPACK", "tflite-runtime kernels")
 
 
 @pytest.mark.shared
@@ -430,4 +430,4 @@ def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None
     attempt = Attempt("min-max", real.source, "min-max")
     session = open_file(written(attempt, real.tuning, tmp_path / "out"), "litert", "int8", 1)
     assert (session.run(real.images).argmax(1) == real.logits.argmax(1)).mean() >= 0.85
-    assert session.executed()["mac_shares"] == {"int8": 1.0}
+    assert session.executed().mac_shares == {"int8": 1.0}

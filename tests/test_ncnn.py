@@ -287,8 +287,8 @@ def test_fp16_is_in_the_file_and_only_where_it_is_asked_for(source: Source, tmp_
         assert not net.opt.use_vulkan_compute
     report = open_file(path, "ncnn", "fp16", 1).executed()
     if platform.machine() == "x86_64":
-        assert report["mac_shares"] == {"fp32": 1.0}
-        assert report["remarks"] == ["fp16 was asked for and ncnn computes in fp32 on this processor (x86_64)"]
+        assert report.mac_shares == {"fp32": 1.0}
+        assert report.remarks == ("fp16 was asked for and ncnn computes in fp32 on this processor (x86_64)",)
 
 
 def test_fp16_is_named_where_the_processor_computes_in_it(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,9 +299,9 @@ def test_fp16_is_named_where_the_processor_computes_in_it(source: Source, monkey
     session = open_file(fp32_file(source), "ncnn", "fp16", 1)
     session._net = SimpleNamespace(layers=lambda: made, create_extractor=net.create_extractor)  # type: ignore[attr-defined]
     report = session.executed()
-    assert {layer["precision"] for layer in report["layers"] if layer["kind"] == "Convolution"} == {"fp16"}
-    assert {layer["precision"] for layer in report["layers"] if layer["kind"] != "Convolution"} == {"fp32"}
-    assert report["remarks"]
+    assert {layer.precision for layer in report.layers if layer.kind == "Convolution"} == {"fp16"}
+    assert {layer.precision for layer in report.layers if layer.kind != "Convolution"} == {"fp32"}
+    assert report.remarks
 
 
 def test_a_weight_too_large_for_fp16_is_refused() -> None:
@@ -367,13 +367,13 @@ def test_damaged_weights_are_refused_before_the_engine_sees_them(
 
 def test_macs_are_those_of_the_layers(source: Source) -> None:
     report = open_file(fp32_file(source), "ncnn", "fp32", 1).executed()
-    macs = [layer["macs"] for layer in report["layers"]]
+    macs = [layer.macs for layer in report.layers]
     place = (SIZE // 2) ** 2
     assert macs == [
         place * 16 * 27, place * 16 * 16 * 9, place * 24 * 16, place * 24 * 8 * 9, place * 24 * 9, 24 * 24, 24 * CLASSES
     ]  # fmt: skip
-    assert report["mac_shares"] == {"fp32": 1.0}
-    assert report["remarks"] == []
+    assert report.mac_shares == {"fp32": 1.0}
+    assert report.remarks == ()
 
 
 # --- int8
@@ -384,14 +384,14 @@ def test_an_int8_file_says_what_it_executed(flat: Source, tuning: TuningSet, tmp
     assert sorted(file.name for file in path.parent.iterdir()) == ["model.bin", "model.param"]
     session = open_file(path, "ncnn", "int8", 1)
     report = session.executed()
-    by_precision = {layer["precision"]: layer["kind"] for layer in report["layers"] if layer["precision"] == "fp32"}
-    assert (report["int8_layers"], report["float_layers"]) == (5, 2)
+    by_precision = {layer.precision: layer.kind for layer in report.layers if layer.precision == "fp32"}
+    assert (report.int8_layers, report.float_layers) == (5, 2)
     assert by_precision == {"fp32": "ConvolutionDepthWise"}
     # stem → dense → dense: two hand over int8. The stem quantises; so do squeeze and head. Three give floats.
-    assert report["requantized_layers"] == 2
-    assert report["quantize_ops"] == 3 + 3
-    assert len(report["remarks"]) == 1
-    assert report["remarks"][0].startswith("2 of 7 layers are float in this file: ")
+    assert report.requantized_layers == 2
+    assert report.quantize_ops == 3 + 3
+    assert len(report.remarks) == 1
+    assert report.remarks[0].startswith("2 of 7 layers are float in this file: ")
     reference = answers(flat.module, pictures(6, 60))
     assert np.abs(session.run(pictures(6, 60)) - reference).max() < 0.1 * reference.std()
 
@@ -411,7 +411,7 @@ def test_layers_that_shall_stay_in_float_do(flat: Source, tuning: TuningSet, tmp
     for index in floats:
         assert np.array_equal(network.weights[index][0].values, full.weights[index][0].values)
     report = open_file(path, "ncnn", "int8", 1).executed()
-    assert (report["int8_layers"], report["float_layers"]) == (3, 4)
+    assert (report.int8_layers, report.float_layers) == (3, 4)
     with pytest.raises(UserError, match="no layer is left to quantise"):
         written(Attempt("all", flat, "min-max", tuple(layers_of(flat.module))), tuning, tmp_path / "none")
 
@@ -478,7 +478,7 @@ def test_ncnn_computes_what_the_file_says(requantise: bool, tmp_path: Path) -> N
     got = session.run(image[None])[0]
     # A value next to a rounding border may fall on the other side in float32.
     assert np.abs(got - expected).max() < 2e-3 * np.abs(expected).max()
-    assert session.executed()["requantized_layers"] == int(requantise)
+    assert session.executed().requantized_layers == int(requantise)
 
 
 def test_winograd_is_switched_off_only_where_its_sums_could_overflow() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,16 @@ import pytest
 from edgecnn import runtimes
 from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle
 from edgecnn.documents import sha256_of
+from edgecnn.executed import Executed
 from edgecnn.imaging import prepare
 from edgecnn.judge import FEWEST_IMAGES, newly_flipped, verdict
 from edgecnn.proof import DecidesOtherwise, Proof, prove_here
+from edgecnn.runtimes import Session
 from tests.conftest import encode
 from tests.rehearse.bundle import CLASSES, SPEC, write_bundle_to_rehearse
 
 
-class Deciding:
+class Deciding(Session):
     """A session that gives the next of these decisions."""
 
     def __init__(self, decisions: list[int]) -> None:
@@ -31,8 +32,8 @@ class Deciding:
         self.runs += 1
         return logits
 
-    def executed(self) -> Mapping[str, Any]:
-        return {}
+    def executed(self) -> Executed:
+        return Executed(layers=())
 
     def close(self) -> None:
         pass

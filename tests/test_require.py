@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecnn.errors import UserError
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.require import PRECISIONS, Requirement, parse, unasked, unmet
-from edgecnn.runtimes import Executed, executed_report
 
 PERCENTS = st.one_of(st.integers(0, 100), st.decimals(0, 100, places=2))
 SPACES = st.sampled_from(["", " ", "  "])
@@ -46,13 +46,17 @@ def test_near_misses_are_refused(text: str) -> None:
         parse(text)
 
 
-REPORT = executed_report(
-    [
-        Executed("features.0", "QLinearConv", "int8", 420),
-        Executed("features.1.conv", "Conv", "fp32", 100),
-        Executed("classifier", "Gemm", "fp32", 480),
-    ],
-    ["CPU"],
+def layer(name: str, precision: str, macs: int, kind: str = "") -> ExecutedLayer:
+    return ExecutedLayer(name=name, kind=kind, precision=precision, macs=macs)
+
+
+REPORT = Executed(
+    layers=(
+        layer("features.0", "int8", 420, "QLinearConv"),
+        layer("features.1.conv", "fp32", 100, "Conv"),
+        layer("classifier", "fp32", 480, "Gemm"),
+    ),
+    providers=("CPU",),
 )
 
 
@@ -65,26 +69,27 @@ def test_the_largest_offenders_are_named_first() -> None:
 
 
 def test_the_share_is_never_printed_as_the_bound_that_it_misses() -> None:
-    layers = [Executed("a", "", "int8", 89_996), Executed("b", "", "fp32", 10_004)]
-    assert unmet(executed_report(layers, []), parse("int8>=90%")) == [
+    layers = (layer("a", "int8", 89_996), layer("b", "fp32", 10_004))
+    assert unmet(Executed(layers=layers), parse("int8>=90%")) == [
         "int8 ran 89.996 % of the MACs, required >= 90 %: b (fp32, 10 %)"
     ]
 
 
 def test_many_offenders_are_counted() -> None:
-    layers = [Executed(f"layer.{index}", "", "fp32", 10) for index in range(8)]
-    (line,) = unmet(executed_report(layers, []), parse("int8==100%"))
+    layers = tuple(layer(f"layer.{index}", "fp32", 10) for index in range(8))
+    (line,) = unmet(Executed(layers=layers), parse("int8==100%"))
     assert line.endswith(", 3 more")
 
 
 def test_an_engine_that_does_not_tell_meets_nothing() -> None:
-    (line,) = unmet({"providers": ["CPU"]}, parse("int8>=0%"))
-    assert "the engine does not tell what it ran in which precision" in line
+    for told in (None, Executed(layers=(), providers=("CPU",))):
+        (line,) = unmet(told, parse("int8>=0%"))
+        assert "the engine does not tell what it ran in which precision" in line
 
 
 @given(st.lists(st.tuples(st.sampled_from(PRECISIONS), st.integers(0, 10**9)), max_size=12), REQUIREMENTS)
 def test_a_share_meets_exactly_what_it_is(rows: list[tuple[str, int]], one: tuple[str, str, object]) -> None:
-    report = executed_report([Executed(f"l{i}", "", precision, macs) for i, (precision, macs) in enumerate(rows)], [])
+    report = Executed(layers=tuple(layer(f"l{i}", precision, macs) for i, (precision, macs) in enumerate(rows)))
     requirement = Requirement(one[0], one[1], float(str(one[2])))  # type: ignore[arg-type]
     total = sum(macs for _, macs in rows)
     if not total:
@@ -97,12 +102,12 @@ def test_a_share_meets_exactly_what_it_is(rows: list[tuple[str, int]], one: tupl
 
 
 def test_a_remark_tells_a_fallback_from_a_layer_kept_in_float() -> None:
-    layers = [("a", "int8", 50), ("b", "fp32", 30), ("c", "fp16", 20)]
+    layers = [layer("a", "int8", 50), layer("b", "fp32", 30), layer("c", "fp16", 20)]
     assert unasked("int8", layers, {"a", "b"}) == [
         "asked for int8, but 1 of 3 layers (30 % of the MACs) ran in fp32, although int8 in the file: b (fp32, 30 %)",
         "asked for int8, but 1 of 3 layers (20 % of the MACs) ran in fp16, kept in float by the file: c (fp16, 20 %)",
     ]
-    assert unasked("fp16", [("a", "fp32", 1)], set()) == [
+    assert unasked("fp16", [layer("a", "fp32", 1)], set()) == [
         "asked for fp16, but 1 of 1 layers (100 % of the MACs) ran in fp32"
     ]
-    assert unasked("fp32", [("a", "fp32", 1)], set()) == []
+    assert unasked("fp32", [layer("a", "fp32", 1)], set()) == []

@@ -124,19 +124,19 @@ def test_every_layer_but_the_classifier_runs_in_int8_and_the_network_answers_as_
 def test_what_was_executed_is_named_and_counted(attempt: Attempt, module: Deployed, tmp_path: Path) -> None:
     report = opened(attempt, module, tmp_path / "out").executed()
     pixels = (SIZE // 2) ** 2
-    assert {layer["name"]: layer["macs"] for layer in report["layers"]} == {
+    assert {layer.name: layer.macs for layer in report.layers} == {
         "stem": 8 * 3 * 9 * pixels,
         "depthwise": 8 * 9 * pixels,
         "squeeze": 8 * 8,
         "left": 4 * 4 * pixels,
         "head": 16 * CLASSES,
     }
-    assert [layer["name"] for layer in report["layers"] if layer["precision"] == "fp32"] == ["head"]
-    assert report["mac_shares"]["int8"] > 0.999
-    assert report["int8_layers"] == 4
-    (remark,) = report["remarks"]
+    assert [layer.name for layer in report.layers if layer.precision == "fp32"] == ["head"]
+    assert report.mac_shares["int8"] > 0.999
+    assert report.int8_layers == 4
+    (remark,) = report.remarks
     assert "kept in float by the file: head" in remark
-    assert report["quantize_ops"] > 0
+    assert report.quantize_ops > 0
 
 
 def test_layers_kept_in_float_are_float_and_reported(attempt: Attempt, module: Deployed, tmp_path: Path) -> None:
@@ -144,10 +144,10 @@ def test_layers_kept_in_float_are_float_and_reported(attempt: Attempt, module: D
     kept = tuple(layer for layer in layers if layer.name in ("depthwise", "head"))
     session = opened(replace(attempt, in_float=kept), module, tmp_path / "out")
     report = session.executed()
-    floats = [layer["name"] for layer in report["layers"] if layer["precision"] == "fp32"]
+    floats = [layer.name for layer in report.layers if layer.precision == "fp32"]
     assert floats == ["depthwise", "head"]
-    assert 0 < report["mac_shares"]["fp32"] < 1
-    assert "asked for int8, but 2 of 5 layers" in report["remarks"][0]
+    assert 0 < report.mac_shares["fp32"] < 1
+    assert "asked for int8, but 2 of 5 layers" in report.remarks[0]
     assert error(session.run(images(4, 200)), eager(module, images(4, 200))) < 0.25
 
 
@@ -236,14 +236,14 @@ class TestOtherProcessors:
         session = opened(replace(attempt, grid=grid), module, tmp_path / "out")
         monkeypatch.setattr(platform, "machine", lambda: session._facts["machine"])
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
-        assert not any("saturate" in remark for remark in session.executed()["remarks"])
+        assert not any("saturate" in remark for remark in session.executed().remarks)
         monkeypatch.setattr(platform, "machine", lambda: "x86_64")
         monkeypatch.setitem(session._facts, "machine", "x86_64")
         monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: False)
-        assert any("may saturate" in remark for remark in session.executed()["remarks"]) == warned
+        assert any("may saturate" in remark for remark in session.executed().remarks) == warned
         assert session._facts["grid"] == grid
         monkeypatch.setattr(platform, "machine", lambda: "aarch64")
-        assert any("written for x86_64 and runs on aarch64" in remark for remark in session.executed()["remarks"])
+        assert any("written for x86_64 and runs on aarch64" in remark for remark in session.executed().remarks)
 
     def test_another_engine_of_torchs_answers_alike(self, attempt: Attempt, module: Deployed, tmp_path: Path) -> None:
         engine = torch.backends.quantized.engine
@@ -263,9 +263,9 @@ def test_fp32_is_counted_once_its_size_is_known(module: Deployed, tmp_path: Path
     session = open_file(tmp_path / "out" / converted.files[0], "pytorch", "fp32", 1)
     session.run(images(2))
     report = session.executed()
-    assert report["mac_shares"] == {"fp32": 1.0}
+    assert report.mac_shares == {"fp32": 1.0}
     pixels = (SIZE // 2) ** 2
-    assert [layer["macs"] for layer in report["layers"]] == [216 * pixels, 72 * pixels, 64, 16 * pixels, 48]
+    assert [layer.macs for layer in report.layers] == [216 * pixels, 72 * pixels, 64, 16 * pixels, 48]
 
 
 def test_the_file_carries_what_the_runtime_must_know(attempt: Attempt, module: Deployed, tmp_path: Path) -> None:
@@ -287,5 +287,5 @@ def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None
     assert (session.run(real.images).argmax(1) == real.logits.argmax(1)).mean() >= 0.85
     report = session.executed()
     classifier = 1280 * 1000 / MACS
-    assert report["mac_shares"] == pytest.approx({"int8": 1 - classifier, "fp32": classifier})
-    assert sum(layer["macs"] for layer in report["layers"]) == MACS
+    assert report.mac_shares == pytest.approx({"int8": 1 - classifier, "fp32": classifier})
+    assert sum(layer.macs for layer in report.layers) == MACS

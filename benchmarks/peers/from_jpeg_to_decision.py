@@ -507,7 +507,11 @@ def _described(image: Input) -> dict[str, Any]:
 def _variant_facts(folder: Path, variant: str) -> dict[str, Any]:
     """What the file is that the OpenVINO sides run."""
     artifact = load_bundle(folder).artifact(variant)
-    return {"variant": variant, "notes": dict(artifact.notes), "executed": dict(artifact.executed)}
+    return {
+        "variant": variant,
+        "notes": dict(artifact.notes),
+        "executed": artifact.executed.model_dump(mode="json") if artifact.executed else None,
+    }
 
 
 def _arguments() -> argparse.Namespace:

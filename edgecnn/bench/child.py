@@ -47,16 +47,13 @@ def run_job(job: Job) -> Run:
     baseline = memory.resident_bytes()
     before = host.state()
     clock_start = time.perf_counter_ns()
-    session = _open(folder, bundle, job)
-    open_ns = time.perf_counter_ns() - clock_start
-    try:
+    with _open(folder, bundle, job) as session:
+        open_ns = time.perf_counter_ns() - clock_start
         proof = _prove(folder, bundle, job, session)
         samples = measure(session, preparer, encoded, job.plan)
         # Some engines open the model a second time to tell what they run.
         peak, after = memory.peak_resident_bytes(), host.state()
-        executed = dict(session.executed())
-    finally:
-        session.close()
+        executed = session.executed()
     return Run(
         started=started,
         subject=_subject(bundle, job.variant),

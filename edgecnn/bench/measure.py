@@ -10,16 +10,17 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
+from edgecnn.executed import Executed
 from edgecnn.imaging import Images, Preparer
 from edgecnn.runtimes import Logits, Session
 
@@ -101,7 +102,7 @@ class Samples(Frozen):
         return self.cpu_ns / self.wall_ns if self.wall_ns else 0.0
 
 
-class NullSession:
+class NullSession(Session):
     """An engine that does nothing: measured like the others, it shows what decoding, resizing and the clock cost."""
 
     def __init__(self, classes: int) -> None:
@@ -111,9 +112,9 @@ class NullSession:
         """uint8 (1, h, w, 3) to zeros (1, classes)."""
         return self._logits
 
-    def executed(self) -> Mapping[str, Any]:
+    def executed(self) -> Executed:
         """Nothing ran."""
-        return {}
+        return Executed(layers=())
 
     def close(self) -> None:
         """Nothing is held."""

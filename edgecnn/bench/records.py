@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edgecnn.bench.host import Fingerprint, State
 from edgecnn.bench.measure import Plan, Samples
 from edgecnn.documents import Frozen, Sha256, parse
 from edgecnn.errors import UserError
+from edgecnn.executed import Executed
 from edgecnn.proof import Proof
 
-RUN_VERSION = 1
+RUN_VERSION = 2
 """Raised when an older edgecnn could misread what this one writes."""
 NULL_VARIANT = "harness (null session)"
 """The run that measures the harness: everything but an engine."""
@@ -67,8 +68,8 @@ class Run(Frozen):
     open_ns: int
     """To open the session, the engine's import included."""
     samples: Samples
-    executed: Mapping[str, Any]
-    """What the engine really ran, read from the engine."""
+    executed: Executed | None
+    """What the engine really ran, read from the engine; None for the null session."""
     proof: Proof | None = None
     """Whether the variant decides here as where it was made; None for the null session and in older runs."""
     baseline_rss_bytes: int | None
@@ -99,7 +100,7 @@ def read_runs(path: Path) -> list[Run]:
 
 def _read_run(line: bytes, where: str) -> Run:
     try:
-        run = parse(Run, line, where)
+        run = parse(Run, _upgraded(line), where)
     except UserError as error:
         hint = "remove the line, or measure again with `edgecnn bench`"
         raise UserError(f"{_shortened(str(error))}: {hint}") from None
@@ -108,6 +109,27 @@ def _read_run(line: bytes, where: str) -> Run:
             f"{where}: run version {run.version}, this edgecnn reads version {RUN_VERSION}: install a matching edgecnn"
         )
     return run
+
+
+def _upgraded(line: bytes) -> bytes:
+    """A line of version 1 as one of version 2. It held what the engine ran as counts: these become nameless layers."""
+    try:
+        document = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(document, dict) or document.get("version") != 1 or not isinstance(document.get("executed"), dict):
+        return line
+    told: dict[str, object] = document["executed"]
+    layers = told.get("layers")
+    if not isinstance(layers, list):
+        counts = {"int8": told.get("int8_layers"), "float": told.get("float_layers")}
+        layers = [
+            {"name": "", "kind": "", "precision": precision, "macs": 0}
+            for precision, count in counts.items()
+            for _ in range(count if isinstance(count, int) else 0)
+        ]
+    kept = {name: told[name] for name in ("providers", "remarks") if name in told}
+    return json.dumps({**document, "version": RUN_VERSION, "executed": {**kept, "layers": layers}}).encode()
 
 
 def _shortened(message: str) -> str:

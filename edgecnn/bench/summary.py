@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from edgecnn.bench.measure import STAGES
 from edgecnn.bench.records import NULL_VARIANT, Run
 from edgecnn.bench.stats import Verdict
 from edgecnn.documents import Frozen
+from edgecnn.executed import Executed
 from edgecnn.profiles import Budget
 from edgecnn.proof import Proof
 
@@ -65,8 +65,8 @@ class Summary(Frozen):
     float_layers: int | None
     int8_share: float | None
     """Of the multiply-accumulates."""
-    executed: Mapping[str, Any]
-    """What the engine ran, as it told: see `edgecnn.runtimes.executed_report`."""
+    executed: Executed | None
+    """What the engine ran, as it told."""
     proof: Proof | None
     """Whether the variant decides here as where it was made."""
     verdict: Verdict | None
@@ -79,6 +79,7 @@ def summarize(run: Run, budget: Budget, chosen: bool = False) -> Summary:
     """Derive a row from a run. The verdict is INCONCLUSIVE where `doubts` finds something."""
     subject, measured = run.subject, run.samples.measured
     total = np.asarray(measured.total) / 1e6
+    ran = run.executed if run.executed and run.executed.layers else None
     judged = stats.verdict(total, budget, doubts=doubts(run), images=len(run.images))
     return Summary(
         variant=subject.variant,
@@ -104,9 +105,9 @@ def summarize(run: Run, budget: Budget, chosen: bool = False) -> Summary:
         baseline_rss_bytes=run.baseline_rss_bytes,
         peak_rss_bytes=run.peak_rss_bytes,
         open_ms=run.open_ns / 1e6,
-        int8_layers=_count(run, "int8_layers"),
-        float_layers=_count(run, "float_layers"),
-        int8_share=run.executed["mac_shares"].get("int8", 0.0) if run.executed.get("mac_shares") else None,
+        int8_layers=ran.int8_layers if ran else None,
+        float_layers=ran.float_layers if ran else None,
+        int8_share=ran.int8_share if ran else None,
         executed=run.executed,
         proof=run.proof,
         verdict=None if subject.variant == NULL_VARIANT else judged,
@@ -139,18 +140,13 @@ def notes(run: Run) -> tuple[str, ...]:
         _images_note,
         _decision_note,
     )
-    engine = (f"engine: {remark}" for remark in run.executed.get("remarks", ()))
+    engine = (f"engine: {remark}" for remark in (run.executed.remarks if run.executed else ()))
     return tuple(note for note in (*(tell(run) for tell in told), *engine) if note)
 
 
 def _stage(nanoseconds: tuple[int, ...]) -> Stage:
     milliseconds = np.asarray(nanoseconds) / 1e6
     return Stage(p50_ms=stats.percentile(milliseconds, 50), p99_ms=stats.percentile(milliseconds, 99))
-
-
-def _count(run: Run, name: str) -> int | None:
-    value = run.executed.get(name)
-    return value if isinstance(value, int) else None
 
 
 def _proof_note(run: Run) -> str | None:

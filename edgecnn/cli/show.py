@@ -134,8 +134,7 @@ def variants(bundle: Bundle) -> Table:
     for artifact in bundle.artifacts:
         size = f"{artifact.bytes / 2**20:.2f}"
         ran = artifact.executed
-        share = ran["mac_shares"].get("int8", 0.0) if ran.get("mac_shares") else None
-        layers = _layers(ran.get("int8_layers"), ran.get("float_layers"), share)
+        layers = _layers(ran.int8_layers, ran.float_layers, ran.int8_share) if ran and ran.layers else "–"
         kept = "[green]yes[/]" if artifact.check.judged.acceptable else "[bold red]never choose[/]"
         table.add_row(artifact.variant, size, *_check_cells(artifact.check), layers, kept)
     for left in bundle.left_out:
@@ -206,7 +205,8 @@ def remarks(bundle: Bundle) -> list[str]:
                 f"{artifact.variant}: {artifact.notes['rung']} ({rungs} tried on {artifact.notes['judged_on']})"
             )
             found += [f"    {rung_line(row)}" for row in artifact.notes["rungs_tried"]]
-        found += [f"{artifact.variant}: engine: {remark}" for remark in artifact.executed.get("remarks", ())]
+        if artifact.executed is not None:
+            found += [f"{artifact.variant}: engine: {remark}" for remark in artifact.executed.remarks]
         found += [f"{artifact.variant}: {line}" for line in artifact.notes.get("not_proven", ())]
         found += [f"{artifact.variant}: {text}" for text in judged_lines(artifact)]
     frames = bundle.frames

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from edgecnn import formats
 from edgecnn.artifact import Artifact, LeftOut, Selection
 from edgecnn.errors import UserError, first_line
+from edgecnn.executed import Executed
 from edgecnn.export.job import Job
 from edgecnn.formats import Converted
 from edgecnn.golden import decisions
@@ -71,7 +70,7 @@ def make_variant(job: Job, spec: VariantSpec, folder: Path) -> Artifact | LeftOu
     return _proven(job, made, model)
 
 
-def _selected(job: Job, spec: VariantSpec, logits: NDArray[np.float32], executed: Mapping[str, Any]) -> Selection:
+def _selected(job: Job, spec: VariantSpec, logits: NDArray[np.float32], executed: Executed) -> Selection:
     """Judged by the images that select. A strict target takes nothing as shown by images that had a part in it."""
     judging, yardstick = job.judging, job.yardstick
     found = measure(logits, judging.logits, judging.labels)
@@ -89,7 +88,7 @@ def _selected(job: Job, spec: VariantSpec, logits: NDArray[np.float32], executed
     )
 
 
-def _run(job: Job, spec: VariantSpec, path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32], Mapping[str, Any]]:
+def _run(job: Job, spec: VariantSpec, path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32], Executed]:
     """(logits of the images that select, of the test images from their files, what the engine ran)."""
     session = open_file(path, spec.runtime, spec.precision, job.target.threads)
     try:

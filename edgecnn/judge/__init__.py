@@ -13,12 +13,10 @@ one part (`groups`) are one piece of evidence, not several. `benchmarks/acceptan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from edgecnn.artifact import Interval, Judged, Precision, Shown
+from edgecnn.executed import Executed
 from edgecnn.judge.costs import NAMED, SHARES, WRONG, Part, costs_of
 from edgecnn.judge.distance import Answers, Distance, Labels, measure, scale_of, unlike
 from edgecnn.judge.elsewhere import FEWEST_IMAGES, Elsewhere, judge_elsewhere, newly_flipped, verdict
@@ -47,9 +45,7 @@ __all__ = [
 ]
 
 
-def judge(
-    found: Distance, yardstick: Yardstick, precision: Precision, executed: Mapping[str, Any] | None = None
-) -> Judged:
+def judge(found: Distance, yardstick: Yardstick, precision: Precision, executed: Executed | None = None) -> Judged:
     """Whether a variant may be used, by its answers to labelled images against eager fp32's.
 
     `executed`: what the engine says that it ran, of an int8 variant; None where nobody asked it. An fp32 variant whose
@@ -94,10 +90,10 @@ def network_faults(found: Distance, yardstick: Yardstick) -> tuple[str, ...]:
     )
 
 
-def _ran(precision: Precision, executed: Mapping[str, Any] | None, yardstick: Yardstick) -> list[str]:
+def _ran(precision: Precision, executed: Executed | None, yardstick: Yardstick) -> list[str]:
     if precision != "int8" or executed is None:
         return []
-    if not executed.get("int8_layers"):
+    if not executed.int8_layers:
         return ["its engine ran none of its layers in int8"]
     return unmet(executed, yardstick.requirements)
 

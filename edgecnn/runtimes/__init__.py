@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Artifact, Precision
 from edgecnn.errors import MissingExtra, UserError, not_one_of
+from edgecnn.executed import Executed
 from edgecnn.imaging import Images
 from edgecnn.installed import is_installed
 from edgecnn.processor import instruction_set_here
@@ -24,19 +24,25 @@ Logits: TypeAlias = NDArray[np.float32]
 
 
 class Session(Protocol):
-    """An open artifact."""
+    """An open artifact. An engine's session names this class as its own, which makes it a context manager."""
 
     def run(self, images: Images) -> Logits:
         """uint8 (n, h, w, 3) RGB at model size to float32 (n, classes)."""
         ...
 
-    def executed(self) -> Mapping[str, Any]:
-        """What the engine really runs, read from the engine: the mapping that `executed_report` makes."""
+    def executed(self) -> Executed:
+        """What the engine really runs, read from the engine."""
         ...
 
     def close(self) -> None:
         """Free the engine. The session must not be used afterwards."""
         ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -60,45 +66,6 @@ class Runtime:
     def library(self) -> str:
         """The engine itself."""
         return self.libraries[0]
-
-
-@dataclass(frozen=True)
-class Executed:
-    """A convolution, linear layer or matrix product as the engine ran it."""
-
-    name: str
-    kind: str
-    """The engine's own word for its kernel."""
-    precision: str
-    """Of the arithmetic: int8, fp16, bf16 or fp32."""
-    macs: int
-    """Multiply-accumulates for one image."""
-
-
-def executed_report(
-    layers: Sequence[Executed], providers: Sequence[str], remarks: Sequence[str] = (), **details: Any
-) -> dict[str, Any]:
-    """What `Session.executed` returns, the same keys for every engine.
-
-    `remarks` name what nobody asked for: a fallback to another provider, INT8 run as fp16, a graph that a delegate did
-    not take. `details` are the engine's own: `quantize_ops` (conversions between int8 and float), `partitions`, …
-    """
-    macs: Counter[str] = Counter()
-    for layer in layers:
-        macs[layer.precision] += layer.macs
-    total = sum(macs.values())
-    int8 = sum(layer.precision == "int8" for layer in layers)
-    return {
-        "providers": sorted(set(providers)),
-        "int8_layers": int8,
-        "float_layers": len(layers) - int8,
-        "mac_shares": {precision: count / total for precision, count in sorted(macs.items())} if total else {},
-        "layers": [
-            {"name": one.name, "kind": one.kind, "precision": one.precision, "macs": one.macs} for one in layers
-        ],
-        "remarks": list(remarks),
-        **details,
-    }
 
 
 def names() -> list[str]:
@@ -130,7 +97,10 @@ def instruction_set(name: str) -> str | None:
 
 
 def open_session(folder: Path, artifact: Artifact, threads: int) -> Session:
-    """Open a bundle's artifact in its runtime. Raises MissingExtra where the engine is not installed."""
+    """Open a bundle's artifact in its runtime: `with open_session(…) as session:`.
+
+    Raises MissingExtra where the engine is not installed.
+    """
     return open_file(folder / artifact.files[0], artifact.runtime, artifact.precision, threads)
 
 

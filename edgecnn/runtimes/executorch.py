@@ -16,16 +16,17 @@ import numpy as np
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images
 from edgecnn.require import unasked
-from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
+from edgecnn.runtimes import Logits, Runtime, Session
 from edgecnn.runtimes.pytorch import quiet
 
 _INT8 = ("QS8", "QD8", "QU8", "QC8")
 _LAYERS = ("Convolution", "Fully Connected", "Batch Matrix Multiply")
 
 
-class _Session:
+class _Session(Session):
     """ExecuTorch's programs are for one image: several are run one after the other."""
 
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
@@ -48,7 +49,7 @@ class _Session:
             given = torch.from_numpy(np.require(images, requirements=("C", "W")))
             return np.concatenate([self._method((image[None],))[0].numpy() for image in given])
 
-    def executed(self) -> Mapping[str, Any]:
+    def executed(self) -> Executed:
         """XNNPACK's kernels for one image, from ExecuTorch's own trace; names and sizes of layers from the compiler.
 
         Where the engine was built without a trace, all is the compiler's account, and `source` and a remark say so.
@@ -58,24 +59,31 @@ class _Session:
         events = _trace(self._path, account["height"], account["width"])
         if events is None:
             remarks.append("this ExecuTorch was built without its trace: what the compiler intended is reported")
-            layers = [Executed(one["name"], "XNNPACK", one["precision"], one["macs"]) for one in account["layers"]]
-            details = {name: account[name] for name in ("partitions", "portable_operations")}
-            return executed_report(layers, ["XnnpackBackend"], remarks, **details, source="compiler")
+            return Executed(
+                layers=tuple(
+                    ExecutedLayer(name=one["name"], kind="XNNPACK", precision=one["precision"], macs=one["macs"])
+                    for one in account["layers"]
+                ),
+                providers=("XnnpackBackend",),
+                remarks=tuple(remarks),
+                partitions=account["partitions"],
+                outside_delegate=account["portable_operations"],
+                source="compiler",
+            )
         kernels = [kernel.partition(" #")[0] for event in events if (kernel := event.get("delegate_debug_id_str"))]
         names = [event["name"] for event in events if event.get("name") and not event.get("delegate_debug_id_str")]
         portable = Counter(name.removeprefix("native_call_") for name in names if name.startswith("native_call_"))
         delegated = names.count("DELEGATE_CALL")
         layers = _layers([kernel for kernel in kernels if kernel.startswith(_LAYERS)], account["layers"], remarks)
         held = {layer["name"] for layer in account["layers"] if layer["precision"] == "int8"}
-        remarks += unasked(self._precision, [(one.name, one.precision, one.macs) for one in layers], held)
-        return executed_report(
-            layers,
-            ["XnnpackBackend"] * (delegated > 0) + ["portable"] * (len(portable) > 0),
-            remarks,
+        remarks += unasked(self._precision, layers, held)
+        return Executed(
+            layers=tuple(layers),
+            providers=("XnnpackBackend",) * (delegated > 0) + ("portable",) * (len(portable) > 0),
+            remarks=tuple(remarks),
             quantize_ops=sum(kernel.startswith("Convert") for kernel in kernels),
             partitions=delegated,
-            portable_operations=dict(sorted(portable.items())),
-            source="engine",
+            outside_delegate=dict(sorted(portable.items())),
         )
 
     def close(self) -> None:
@@ -94,13 +102,13 @@ def _library() -> Any:
     return _C
 
 
-def _layers(ran: Sequence[str], compiled: Sequence[Mapping[str, Any]], remarks: list[str]) -> list[Executed]:
+def _layers(ran: Sequence[str], compiled: Sequence[Mapping[str, Any]], remarks: list[str]) -> list[ExecutedLayer]:
     """The kernels of convolutions and linear layers, both lists in the order of execution."""
     if len(ran) != len(compiled):
         remarks.append(f"{len(compiled)} layers were compiled and XNNPACK ran {len(ran)}: sizes are unknown")
-        return [Executed(kernel, kernel, _precision(kernel), 0) for kernel in ran]
+        return [ExecutedLayer(name=kernel, kind=kernel, precision=_precision(kernel), macs=0) for kernel in ran]
     return [
-        Executed(layer["name"], kernel, _precision(kernel), layer["macs"])
+        ExecutedLayer(name=layer["name"], kind=kernel, precision=_precision(kernel), macs=layer["macs"])
         for layer, kernel in zip(compiled, ran, strict=True)
     ]
 

@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images
 from edgecnn.modelfiles.tflite import hushed
-from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
+from edgecnn.runtimes import Logits, Runtime, Session
 
 _DELEGATE = "DELEGATE"
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "int8": "int8", "uint8": "int8"}
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
 
 
-class InterpreterSession:
+class InterpreterSession(Session):
     """A TFLite interpreter of either package, one image at a time."""
 
     def __init__(self, engine: str, make: Callable[[Path, int], Any], path: Path, threads: int) -> None:
@@ -49,7 +50,7 @@ class InterpreterSession:
             row[:] = self._in_float(interpreter.get_tensor(target)[0])
         return logits
 
-    def executed(self) -> Mapping[str, Any]:
+    def executed(self) -> Executed:
         """From the interpreter's own list of operations after delegation, with the types and shapes of its tensors."""
         nodes = self._interpreter._get_ops_details()
         tensors = {one["index"]: one for one in self._interpreter.get_tensor_details()}
@@ -66,13 +67,13 @@ class InterpreterSession:
                 f"{len(float_with_int8)} layers have int8 weights but take and give float32, so that they are counted "
                 f"as fp32: {', '.join(float_with_int8[:3])}{', …' if len(float_with_int8) > 3 else ''}"
             )
-        return executed_report(
-            layers,
-            providers,
-            remarks,
+        return Executed(
+            layers=tuple(layers),
+            providers=tuple(providers),
+            remarks=tuple(remarks),
             quantize_ops=sum(kinds[kind] for kind in _CONVERSIONS),
             partitions=len(parts),
-            outside_xnnpack=dict(sorted(outside.items())),
+            outside_delegate=dict(sorted(outside.items())),
             kernels=dict(sorted(kinds.items())),
         )
 
@@ -104,14 +105,14 @@ def _delegated(operations: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[
 
 def _layers(
     operations: Sequence[Mapping[str, Any]], tensors: Mapping[int, Mapping[str, Any]], inside: Iterable[int]
-) -> tuple[list[Executed], list[str]]:
+) -> tuple[list[ExecutedLayer], list[str]]:
     """Layers with their precision, and names of those whose int8 weights meet float activations."""
     dequantized = {
         int(node["outputs"][0])
         for node in operations
         if node["op_name"] == "DEQUANTIZE" and np.dtype(tensors[int(node["inputs"][0])]["dtype"]) == np.int8
     }
-    layers: list[Executed] = []
+    layers: list[ExecutedLayer] = []
     mixed: list[str] = []
     for node in operations:
         kind = node["op_name"]
@@ -129,11 +130,12 @@ def _layers(
             mixed.append(name)
         where = f"XNNPACK {kind}" if node["index"] in inside else kind
         macs = counted(left["shape"], weight["shape"], output["shape"])
-        layers.append(Executed(name, where, _PRECISIONS.get(types[0], types[0]), int(macs)))
+        precision = _PRECISIONS.get(types[0], types[0])
+        layers.append(ExecutedLayer(name=name, kind=where, precision=precision, macs=int(macs)))
     return layers, mixed
 
 
-def _remarks(engine: str, parts: int, outside: Counter[str], layers: Sequence[Executed]) -> list[str]:
+def _remarks(engine: str, parts: int, outside: Counter[str], layers: Sequence[ExecutedLayer]) -> list[str]:
     between = ", ".join(f"{kind} ×{count}" for kind, count in sorted(outside.items()))
     if not parts:
         return [f"XNNPACK did not take the graph: {engine}'s own kernels run all of it ({between})"]

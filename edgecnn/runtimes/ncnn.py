@@ -11,12 +11,13 @@ import numpy as np
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images, Pixels
 from edgecnn.modelfiles.ncnn import Layer, int8_scale_term, load, weights_beside
-from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
+from edgecnn.runtimes import Logits, Runtime, Session
 
 
-class _Session:
+class _Session(Session):
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         self._precision = precision
         self._net, self._layers = open_net(path, precision, threads)
@@ -30,7 +31,7 @@ class _Session:
             raise UserError(f"ncnn: images of {images.shape[1:]} where the network takes {(height, width, 3)}")
         return np.stack([self._answer(image) for image in images])
 
-    def executed(self) -> Mapping[str, Any]:
+    def executed(self) -> Executed:
         """Each layer's precision and the conversions between, from one image that ncnn keeps all blobs of."""
         blank = np.zeros((self._input.integer(1), self._input.integer(0), 3), np.uint8)
         blobs = _blobs_of(self._net, self._layers, blank)
@@ -42,14 +43,15 @@ class _Session:
             if layer.kind in _MACS:
                 floating = "fp16" if half and made.support_fp16_storage else "fp32"
                 precision = "int8" if int8_scale_term(layer) else floating
-                layers.append(Executed(layer.name, layer.kind, precision, _MACS[layer.kind](layer, shapes)))
+                macs = _MACS[layer.kind](layer, shapes)
+                layers.append(ExecutedLayer(name=layer.name, kind=layer.kind, precision=precision, macs=macs))
         int8 = [layer for layer in self._layers if int8_scale_term(layer)]
         quantised = sum(bits[layer.bottoms[0]] != 8 for layer in int8)
         dequantised = sum(bits[layer.tops[0]] != 8 for layer in int8)
-        return executed_report(
-            layers,
-            ["CPU"],
-            _remarks(self._precision, layers),
+        return Executed(
+            layers=tuple(layers),
+            providers=("CPU",),
+            remarks=tuple(_remarks(self._precision, layers)),
             quantize_ops=quantised + dequantised,
             requantized_layers=len(int8) - dequantised,
             fp16_storage=any(stored == 16 for stored in bits.values()),
@@ -149,7 +151,7 @@ def _computes_fp16() -> bool:
     return bool(ncnn.cpu_support_arm_asimdhp())
 
 
-def _remarks(precision: Precision, layers: list[Executed]) -> list[str]:
+def _remarks(precision: Precision, layers: list[ExecutedLayer]) -> list[str]:
     floats = [layer.name for layer in layers if layer.precision != "int8"]
     if precision == "fp16" and any(layer.precision == "fp32" for layer in layers):
         return [f"fp16 was asked for and ncnn computes in fp32 on this processor ({platform.machine()})"]

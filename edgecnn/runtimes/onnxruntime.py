@@ -16,10 +16,11 @@ import numpy as np
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images
 from edgecnn.modelfiles.onnx_shapes import Layer, Node, Shape, layer_behind, layers_of, read_nodes
 from edgecnn.require import unasked
-from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
+from edgecnn.runtimes import Logits, Runtime, Session
 
 _PROVIDERS = ["CPUExecutionProvider"]
 _RUNS = 5
@@ -46,7 +47,7 @@ class _Kernel:
     time_us: float
 
 
-class _Session:
+class _Session(Session):
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         self._path, self._precision, self._threads = path, precision, threads
         try:
@@ -59,7 +60,7 @@ class _Session:
         logits: Logits = self._session.run(None, {self._input: images})[0]
         return logits
 
-    def executed(self) -> Mapping[str, Any]:
+    def executed(self) -> Executed:
         """Kernels that really ran, from ONNX Runtime's own profile of a black image.
 
         The file is run twice more: as deployed, and unoptimised. Optimised kernels have neither the file's names nor
@@ -72,22 +73,27 @@ class _Session:
         kernels = [kernel for kernel in runs[0] if _LAYER.search(kernel.op)]
         found = _match(kernels, declared, nodes)
         layers = [
-            Executed(layer.name if layer else kernel.name, kernel.op, _precision(kernel), layer.macs if layer else 0)
+            ExecutedLayer(
+                name=layer.name if layer else kernel.name,
+                kind=kernel.op,
+                precision=_precision(kernel),
+                macs=layer.macs if layer else 0,
+            )
             for kernel, layer in zip(kernels, found, strict=True)
         ]
         int8 = {layer.name for layer in declared if layer.int8}
         ran = Counter(kernel.op for kernel in runs[0])
-        return executed_report(
-            layers,
-            [kernel.provider for kernel in runs[0]],
-            [
+        return Executed(
+            layers=tuple(layers),
+            providers=tuple(kernel.provider for kernel in runs[0]),
+            remarks=(
                 *_fallbacks(runs[0]),
-                *unasked(self._precision, [(one.name, one.precision, one.macs) for one in layers], int8),
+                *unasked(self._precision, layers, int8),
                 *_untold(kernels, found, declared, runs[0]),
-            ],
+            ),
             quantize_ops=ran["QuantizeLinear"] + ran["DequantizeLinear"],
             quantize_time_share=round(median(map(_quantize_share, runs)), 4),
-            fell_back=[one.name for one in layers if one.name in int8 and one.precision != "int8"],
+            fell_back=tuple(one.name for one in layers if one.name in int8 and one.precision != "int8"),
             kernels=dict(sorted(ran.items())),
         )
 

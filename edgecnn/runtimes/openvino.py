@@ -14,9 +14,10 @@ import numpy as np
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, last_line
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images
 from edgecnn.require import unasked
-from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
+from edgecnn.runtimes import Logits, Runtime, Session
 
 _RUNS = 5
 """Profiled after one that is not counted."""
@@ -64,7 +65,7 @@ class _Layer:
     output: tuple[int, ...]
 
 
-class _Session:
+class _Session(Session):
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         self._path, self._precision, self._threads = path, precision, threads
         import openvino
@@ -87,7 +88,7 @@ class _Session:
             row[:] = self._request.get_output_tensor(0).data[0]
         return logits
 
-    def executed(self) -> Mapping[str, Any]:
+    def executed(self) -> Executed:
         """Precision and MACs of each layer in the compiled graph, from OpenVINO's runtime model.
 
         What the conversions between int8 and float cost is measured on a copy that times each kernel.
@@ -97,18 +98,18 @@ class _Session:
         declared = _declared(model)
         layers, untold = _executed(kernels, declared)
         int8 = {layer.name for layer in declared.values() if layer.int8}
-        remarks = unasked(self._precision, [(one.name, one.precision, one.macs) for one in layers], int8)
+        remarks = unasked(self._precision, layers, int8)
         if untold:
             remarks.append(f"left out of the MACs, since no kernel could be told for them: {', '.join(untold)}")
         quantizers = {one.get_friendly_name() for one in model.get_ops() if one.get_type_name() == "FakeQuantize"}
         conversions = [kernel.name for kernel in kernels if _converts(kernel, quantizers)]
-        return executed_report(
-            layers,
-            ["CPU"],
-            remarks,
+        return Executed(
+            layers=tuple(layers),
+            providers=("CPU",),
+            remarks=tuple(remarks),
             quantize_ops=len(conversions),
             quantize_time_share=_time_share(self._compiled, self._threads, conversions),
-            fell_back=[one.name for one in layers if one.name in int8 and one.precision != "int8"],
+            fell_back=tuple(one.name for one in layers if one.name in int8 and one.precision != "int8"),
             kernels=dict(sorted(Counter(kernel.kind for kernel in kernels if kernel.kind != "Const").items())),
             precision_hint=_name(self._compiled.get_property("INFERENCE_PRECISION_HINT")),
         )
@@ -173,7 +174,7 @@ def _declared(model: Any) -> dict[str, _Layer]:
     return found
 
 
-def _executed(kernels: Sequence[_Kernel], declared: Mapping[str, _Layer]) -> tuple[list[Executed], list[str]]:
+def _executed(kernels: Sequence[_Kernel], declared: Mapping[str, _Layer]) -> tuple[list[ExecutedLayer], list[str]]:
     """The layers as they ran, and the names of those for which no kernel could be told.
 
     A kernel may compute several: attention is one. One whose names are all the engine's own is told by its output.
@@ -189,7 +190,12 @@ def _executed(kernels: Sequence[_Kernel], declared: Mapping[str, _Layer]) -> tup
             same = [one for one, layer in left.items() if layer.output == kernel.output[1]]
             layers.extend(left.pop(one) for one in same[:1])
     ran = [
-        Executed(layer.name, kernel.implementation, _PRECISIONS.get(kernel.precision, kernel.precision), layer.macs)
+        ExecutedLayer(
+            name=layer.name,
+            kind=kernel.implementation,
+            precision=_PRECISIONS.get(kernel.precision, kernel.precision),
+            macs=layer.macs,
+        )
         for kernel, layers in zip(kernels, found, strict=True)
         for layer in layers
     ]

@@ -15,9 +15,10 @@ import numpy as np
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images
 from edgecnn.require import unasked
-from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
+from edgecnn.runtimes import Logits, Runtime, Session
 
 FACTS = "edgecnn.json"
 """Inside the file, where it has it: height, width, the layers' names and the machine that int8 was written for."""
@@ -25,7 +26,7 @@ _KEEPS_ROWS = {"aten::matmul", "aten::mm", "aten::bmm", "aten::addmm", "aten::li
 _CONVOLVES = {"aten::conv1d", "aten::conv2d", "aten::conv3d", "aten::_convolution", "aten::convolution"}
 
 
-class _Session:
+class _Session(Session):
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         import torch
 
@@ -49,7 +50,7 @@ class _Session:
             logits: Logits = self._module(torch.from_numpy(np.require(images, requirements=("C", "W")))).numpy()
         return logits
 
-    def executed(self) -> Mapping[str, Any]:
+    def executed(self) -> Executed:
         """Layers of the graph that the interpreter last ran for one image, with the shapes that it met.
 
         A file without its size inside is asked after its first image, which tells it; before, it has no layers.
@@ -58,7 +59,8 @@ class _Session:
 
         height, width = self._size
         if height is None or width is None:
-            return executed_report([], ["CPU"], ["the size of the image is not in the file: run one image first"])
+            remark = "the size of the image is not in the file: run one image first"
+            return Executed(layers=(), providers=("CPU",), remarks=(remark,))
         image = torch.zeros((1, height, width, 3), dtype=torch.uint8)
         with torch.inference_mode(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -66,13 +68,13 @@ class _Session:
             graph = self._module.graph_for(image)
             layers = _layers(graph, image, self._facts.get("layers", ()))
         kinds = [node.kind() for node in graph.nodes()]
-        return executed_report(
-            layers,
-            ["CPU"],
-            [
-                *unasked(self._precision, [(one.name, one.precision, one.macs) for one in layers], set()),
+        return Executed(
+            layers=tuple(layers),
+            providers=("CPU",),
+            remarks=(
+                *unasked(self._precision, layers, set()),
                 *self._remarks(),
-            ],
+            ),
             quantize_ops=sum(kind in ("aten::quantize_per_tensor", "aten::dequantize") for kind in kinds),
         )
 
@@ -112,7 +114,7 @@ def exact_int8() -> Iterator[None]:
         engines.engine = before
 
 
-def _layers(graph: Any, image: Any, names: Sequence[str]) -> list[Executed]:
+def _layers(graph: Any, image: Any, names: Sequence[str]) -> list[ExecutedLayer]:
     """The layers of an executed graph in order: it is run once more with their tensors as outputs."""
     import torch
 
@@ -137,7 +139,7 @@ def _layers(graph: Any, image: Any, names: Sequence[str]) -> list[Executed]:
     for index, (node, name) in enumerate(zip(nodes, names, strict=True)):
         per_output = _weights_per_output(node, values[2 * index])
         layers.append(
-            Executed(
+            ExecutedLayer(
                 name=f"layer {index}" if name.isdigit() else name,
                 kind=node.kind(),
                 precision="int8" if node.kind().startswith("quantized::") else _precision_of(values[2 * index]),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import numpy as np
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import MissingExtra, UserError, first_line
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images
 from edgecnn.require import unasked
-from edgecnn.runtimes import Executed, Logits, Runtime, executed_report
+from edgecnn.runtimes import Logits, Runtime, Session
 
 _ABOUT = "engine.json"
 _ORIGIN = re.compile(r"\[ONNX Layer: ([^\]]+)\]")
@@ -28,7 +30,7 @@ _TYPES = {
 _TYPE = re.compile(rf"\b({'|'.join(_TYPES)})\b", re.IGNORECASE)
 
 
-class _Session:
+class _Session(Session):
     def __init__(self, path: Path, precision: Precision, threads: int) -> None:
         del threads  # of the host, which has nothing to compute
         self._precision = precision
@@ -71,7 +73,7 @@ class _Session:
             row[:] = self._output[0]
         return logits
 
-    def executed(self) -> Mapping[str, Any]:
+    def executed(self) -> Executed:
         """Precision of each layer from TensorRT's engine inspector; MACs as counted when the engine was built."""
         import tensorrt as trt
 
@@ -79,10 +81,15 @@ class _Session:
         told = json.loads(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
         kernels = [kernel for kernel in told.get("Layers", []) if isinstance(kernel, dict)]
         layers, untold = layers_ran(kernels, self._layers)
-        remarks = unasked(self._precision, [(one.name, one.precision, one.macs) for one in layers], set())
+        remarks = unasked(self._precision, layers, set())
         if untold:
             remarks.append(f"left out of the MACs, since no kernel could be told for them: {', '.join(untold)}")
-        return executed_report(layers, ["TensorRT"], remarks, kernels=len(kernels))
+        return Executed(
+            layers=tuple(layers),
+            providers=("TensorRT",),
+            remarks=tuple(remarks),
+            kernels=dict(sorted(Counter(str(kernel.get("LayerType", "")) for kernel in kernels).items())),
+        )
 
     def close(self) -> None:
         for memory in self._on_gpu:
@@ -93,7 +100,7 @@ class _Session:
 
 def layers_ran(
     kernels: Sequence[Mapping[str, Any]], declared: Sequence[tuple[str, int]]
-) -> tuple[list[Executed], list[str]]:
+) -> tuple[list[ExecutedLayer], list[str]]:
     """The file's layers, (name, MACs), as the inspector's kernels ran them, and the names of those it does not tell.
 
     A kernel names the ONNX nodes that were fused into it in its metadata, or joined by + in its own name.
@@ -106,7 +113,7 @@ def layers_ran(
         for name in dict.fromkeys(origins):
             if name in left and precision:
                 kind = str(kernel.get("TacticName") or kernel.get("LayerType", ""))
-                layers.append(Executed(name, kind, precision, left.pop(name)))
+                layers.append(ExecutedLayer(name=name, kind=kind, precision=precision, macs=left.pop(name)))
     return layers, list(left)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,23 @@ from edgecnn.bench.host import Fingerprint, State
 from edgecnn.bench.measure import Plan, Samples, Stages
 from edgecnn.bench.records import BenchImage, Run, Subject
 from edgecnn.documents import sha256_of
+from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import prepare
+from edgecnn.runtimes import Session
 from tests.conftest import provenance
 
 CLASSES = ("good", "scratch", "hole")
 SIDE = 8
 WEIGHTS = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], np.float32) / 64
 """The tiny network's classes are the mean red, green and blue."""
+
+
+def executed(int8_layers: int, float_layers: int) -> Executed:
+    """An engine's account of so many layers, without their sizes."""
+    precisions = ["int8"] * int8_layers + ["fp32"] * float_layers
+    return Executed(
+        layers=tuple(ExecutedLayer(name=str(i), kind="", precision=one, macs=0) for i, one in enumerate(precisions))
+    )
 
 
 class FakeClock:
@@ -53,7 +63,7 @@ class FakePreparer:
         return pixels[:SIDE, :SIDE]
 
 
-class FakeSession:
+class FakeSession(Session):
     """Takes `run_ns(number of the run)` of the clock; the logit of the class that the pixels name is the largest."""
 
     def __init__(self, clock: FakeClock, run_ns: Callable[[int], int]) -> None:
@@ -66,8 +76,8 @@ class FakeSession:
         logits[0, images[0, 0, 0, 0]] = 1
         return logits
 
-    def executed(self) -> Mapping[str, Any]:
-        return {"int8_layers": 0}
+    def executed(self) -> Executed:
+        return Executed(layers=())
 
     def close(self) -> None:
         pass
@@ -164,7 +174,7 @@ def make_run() -> Callable[..., Run]:
             after=QUIET,
             open_ns=80_000_000,
             samples=samples,
-            executed={"int8_layers": 53, "float_layers": 1},
+            executed=executed(53, 1),
             baseline_rss_bytes=40 * 2**20,
             peak_rss_bytes=100 * 2**20,
         )

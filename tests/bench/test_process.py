@@ -104,5 +104,5 @@ def test_one_job_makes_one_whole_run(bundle_folder: Path, tmp_path: Path) -> Non
     assert run.subject.variant == "onnx-fp32"
     assert run.subject.files.keys() == {"onnx-fp32.onnx"}
     assert len(run.samples.measured.total) == 5
-    assert run.executed["float_layers"] == 1
+    assert run.executed.float_layers == 1
     assert [image.expected for image in run.images] == [decision[0] for decision in run.samples.decisions]

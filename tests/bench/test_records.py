@@ -71,9 +71,30 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path: Path, make_run, damage)
 
 def test_a_newer_version_is_refused(tmp_path: Path, make_run) -> None:
     path = tmp_path / "runs.jsonl"
-    write_run(path, make_run(version=2))
-    with pytest.raises(UserError, match="run version 2, this edgecnn reads version 1"):
+    write_run(path, make_run(version=3))
+    with pytest.raises(UserError, match="run version 3, this edgecnn reads version 2"):
         read_runs(path)
+
+
+def test_runs_of_version_1_keep_the_counts_that_they_held(tmp_path: Path, make_run) -> None:
+    write_run(tmp_path / "new.jsonl", make_run())
+    document = json.loads((tmp_path / "new.jsonl").read_text())
+    for told in (
+        {"int8_layers": 53, "float_layers": 1, "layers": {"f32": 1}, "providers": ["CPU"], "operations": 3},
+        {},
+    ):
+        (tmp_path / "old.jsonl").write_text(json.dumps({**document, "version": 1, "executed": told}) + "\n")
+        (run,) = read_runs(tmp_path / "old.jsonl")
+        assert run.executed is not None
+        assert run.executed.int8_layers == told.get("int8_layers", 0)
+        assert run.executed.float_layers == told.get("float_layers", 0)
+        assert run.executed.mac_shares == {}
+
+
+def test_the_committed_runs_are_read() -> None:
+    files = sorted((Path(__file__).parents[2] / "benchmarks" / "results" / "desktop-cpu").glob("*.jsonl"))
+    assert files
+    assert all(read_runs(file) for file in files)
 
 
 def test_the_one_raw_run_carries_what_a_later_reader_needs(tmp_path: Path, make_run) -> None:

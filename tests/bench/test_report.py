@@ -162,7 +162,7 @@ def _run(make_run: Callable[..., Run], bundle: Bundle, variant: str, scale: floa
     latencies = scale * typical * np.random.default_rng(2).lognormal(0, 0.08, 1000)
     if variant == NULL_VARIANT:
         subject = Subject(bundle=bundle.name, target=bundle.target, target_machine="aarch64", variant=variant, files={})
-        return make_run(latencies, subject=subject, executed={}, **changes)
+        return make_run(latencies, subject=subject, executed=None, **changes)
     artifact = bundle.artifact(variant)
     subject = Subject(
         bundle=bundle.name,

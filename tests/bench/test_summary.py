@@ -6,6 +6,7 @@ import pytest
 
 from edgecnn.bench.records import NULL_VARIANT
 from edgecnn.bench.summary import summarize
+from edgecnn.executed import Executed
 from edgecnn.profiles import Budget
 
 BUDGET = Budget(milliseconds=30.0, percentile=99.0)
@@ -53,7 +54,7 @@ def test_slow_images_that_are_neighbours_are_told_from_slow_moments(run_of_many_
 def test_the_null_session_has_no_verdict(make_run) -> None:
     run = make_run()
     subject = run.subject.model_copy(update={"variant": NULL_VARIANT, "macs": None, "params": None})
-    row = summarize(run.model_copy(update={"subject": subject, "executed": {}}), BUDGET)
+    row = summarize(run.model_copy(update={"subject": subject, "executed": Executed(layers=())}), BUDGET)
     assert (row.verdict, row.flops, row.int8_layers) == (None, None, None)
 
 
@@ -105,5 +106,5 @@ def test_a_thinned_folder_is_noted(make_run) -> None:
 
 
 def test_engines_that_do_not_tell_their_layers_are_unknown(make_run) -> None:
-    row = summarize(make_run(executed={"providers": ["CPU"]}), BUDGET)
+    row = summarize(make_run(executed=Executed(layers=(), providers=("CPU",))), BUDGET)
     assert (row.int8_layers, row.float_layers) == (None, None)

@@ -14,7 +14,7 @@ from edgecnn.quantize.candidates import Networks
 from edgecnn.quantize.ladder import TuningSet
 from tests.conftest import picture
 
-HEIGHT, WIDTH, CLASSES = 32, 40, 3
+HEIGHT, WIDTH, CLASSES, LAYERS = 32, 40, 3, 4
 
 
 def images(count: int, first: int = 0) -> np.ndarray:

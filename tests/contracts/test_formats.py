@@ -11,9 +11,10 @@ import pytest
 
 from edgecnn import formats, quantize, runtimes
 from edgecnn.errors import MissingExtra, UserError
+from edgecnn.executed import Executed
 from edgecnn.formats import Source
 from edgecnn.quantize.candidates import Networks
-from tests.contracts.conftest import CLASSES, format_precisions, images
+from tests.contracts.conftest import CLASSES, LAYERS, format_precisions, images
 
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2, "int8": 0.25}
 
@@ -35,6 +36,14 @@ def skip_where_missing(require: Callable[[str], object], name: str) -> None:
         pytest.skip(f"no engine of {name} is installed")
 
 
+def tells_what_it_ran(executed: Executed) -> None:
+    """Every layer of the network, in shares that sum to one; nothing of it is lost on the way to a document."""
+    assert len(executed.layers) >= LAYERS  # a format may make one of the normalisation
+    assert sum(executed.mac_shares.values()) == pytest.approx(1)
+    assert executed.providers
+    assert Executed.model_validate_json(executed.model_dump_json()) == executed
+
+
 def error(logits: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(logits - reference).max() / reference.std())
 
@@ -48,14 +57,14 @@ def test_a_converted_file_answers_as_the_network(
     assert all((tmp_path / "out" / file).is_file() for file in converted.files)
     batch = images(5, 200)
     for runtime in engines(name):
-        session = runtimes.open_file(tmp_path / "out" / converted.files[0], runtime, precision, 1)
-        together = session.run(batch)
-        assert together.shape == (5, CLASSES)
-        assert together.dtype == np.float32
-        assert error(together, eager(batch)) < TOLERANCE[precision]
-        one_by_one = np.concatenate([session.run(image[None]) for image in batch])
-        assert np.allclose(one_by_one, together, atol=1e-5 * np.abs(together).max())
-        session.close()
+        with runtimes.open_file(tmp_path / "out" / converted.files[0], runtime, precision, 1) as session:
+            together = session.run(batch)
+            assert together.shape == (5, CLASSES)
+            assert together.dtype == np.float32
+            assert error(together, eager(batch)) < TOLERANCE[precision]
+            one_by_one = np.concatenate([session.run(image[None]) for image in batch])
+            assert np.allclose(one_by_one, together, atol=1e-5 * np.abs(together).max())
+            tells_what_it_ran(session.executed())
 
 
 @pytest.mark.parametrize("name", quantize.names())
@@ -71,13 +80,12 @@ def test_an_int8_file_runs_in_int8_and_keeps_the_decisions(
     assert made.notes["calibration_images"] == len(networks.tuning.calibration)
     batch = images(8, 200)
     for runtime in engines(name):
-        session = runtimes.open_file(tmp_path / "out" / made.files[0], runtime, "int8", 1)
-        assert error(session.run(batch), eager(batch)) < TOLERANCE["int8"]
-        executed = session.executed()
-        assert executed["int8_layers"] > 0
-        assert executed["mac_shares"]["int8"] > 0
-        assert abs(sum(executed["mac_shares"].values()) - 1) < 1e-9
-        session.close()
+        with runtimes.open_file(tmp_path / "out" / made.files[0], runtime, "int8", 1) as session:
+            assert error(session.run(batch), eager(batch)) < TOLERANCE["int8"]
+            executed = session.executed()
+        tells_what_it_ran(executed)
+        assert executed.int8_layers > 0
+        assert executed.mac_shares["int8"] > 0
 
 
 @pytest.mark.parametrize("name", formats.names())

@@ -204,14 +204,12 @@ def _stage_cell(stage: str) -> Callable[[Summary], Cell]:
 
 
 def _int8_layers(variant: Variant) -> str:
-    summary, executed = variant.summary, variant.artifact.executed
-    int8 = summary.int8_layers if summary else executed.get("int8_layers")
-    floating = summary.float_layers if summary else executed.get("float_layers")
-    if not isinstance(int8, int) or not isinstance(floating, int):
+    executed = variant.summary.executed if variant.summary else variant.artifact.executed
+    if executed is None or not executed.layers:
         return "not told"
-    shares = summary.executed.get("mac_shares") if summary else executed.get("mac_shares")
-    share = f" · {percent(shares.get('int8', 0.0))} of MACs" if shares and int8 else ""
-    return f"{int8}/{int8 + floating}{share}"
+    int8, part = executed.int8_layers, executed.int8_share
+    share = f" · {percent(part)} of MACs" if part is not None and int8 else ""
+    return f"{int8}/{len(executed.layers)}{share}"
 
 
 def _agreement(check: Check) -> Cell:

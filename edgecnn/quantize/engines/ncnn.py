@@ -182,16 +182,14 @@ class Speed:
 def measure(fp32: Path, int8: Path, image: Pixels, threads: int, turns: int = 40) -> Speed:
     """Time both files, one inference of each in turn, after five that are not counted."""
     clock = time.thread_time if threads == 1 else time.perf_counter
-    sessions = [open_file(fp32, "ncnn", "fp32", threads), open_file(int8, "ncnn", "int8", threads)]
     taken: list[list[float]] = [[], []]
-    for number in range(turns + 5):
-        for session, times in zip(sessions, taken, strict=True):
-            start = clock()
-            session.run(image[None])
-            if number >= 5:
-                times.append(1000 * (clock() - start))
-    for session in sessions:
-        session.close()
+    with open_file(fp32, "ncnn", "fp32", threads) as float_one, open_file(int8, "ncnn", "int8", threads) as int8_one:
+        for number in range(turns + 5):
+            for session, times in zip((float_one, int8_one), taken, strict=True):
+                start = clock()
+                session.run(image[None])
+                if number >= 5:
+                    times.append(1000 * (clock() - start))
     return Speed(tuple(taken[0]), tuple(taken[1]), "cpu" if threads == 1 else "wall")
 
 
