@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -47,7 +48,9 @@ def mcnemar(only_first: int, only_second: int) -> float:
     return min(1.0, 2.0 * binomial_cdf(min(only_first, only_second), discordant, 0.5))
 
 
-def paired_difference(only_first: int, only_second: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
+def paired_difference(
+    only_first: float, only_second: float, trials: float, confidence: float = 0.95
+) -> tuple[float, float]:
     """Interval of (first's accuracy − second's) on the same images; arguments as of `mcnemar`. (-1, 1) for no trials.
 
     Tango's score interval (Statistics in Medicine 17, 1998): it stays honest where few images or none differ, unlike
@@ -112,6 +115,56 @@ def trials_needed(lost: float, gained: float, trials: float, limit: float, alpha
 def worse_p(worse: int, better: int) -> float:
     """Exact one-sided p-value of so many images worse, so many better, where both are equally likely (sign test)."""
     return 1.0 if worse + better == 0 else min(1.0, binomial_cdf(better, worse + better, 0.5))
+
+
+def share_by_part(hits: Sequence[bool], parts: Sequence[str], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of a share of images where images of one part are alike: `clopper_pearson` for as many independent
+    images as say as much (Korn and Graubard, Survey Methodology 24, 1998). (0, 1) for no images."""
+    count = len(hits)
+    share = sum(hits) / count if count else 0.0
+    independent = share * (1 - share) / count if count else 0.0
+    worth = _worth([float(hit) for hit in hits], parts, independent)
+    # An even share of whole images on the safe side of the interval's two ends.
+    low = clopper_pearson(math.floor(share * worth + 1e-9), worth, confidence)[0]
+    high = clopper_pearson(math.ceil(share * worth - 1e-9), worth, confidence)[1]
+    return low, high
+
+
+def difference_by_part(
+    first: Sequence[bool], second: Sequence[bool], parts: Sequence[str], confidence: float = 0.95
+) -> tuple[float, float]:
+    """Interval of (first's accuracy − second's) on the same images where images of one part are alike:
+    `paired_difference` for as many independent images as say as much."""
+    count = len(first)
+    if not count:
+        return -1.0, 1.0
+    change = [float(one) - float(other) for one, other in zip(first, second, strict=True)]
+    lost, gained = change.count(1.0), change.count(-1.0)
+    independent = ((lost + gained) / count - ((lost - gained) / count) ** 2) / count
+    factor = _worth(change, parts, independent) / count
+    return paired_difference(lost * factor, gained * factor, count * factor, confidence)
+
+
+def _worth(values: Sequence[float], parts: Sequence[str], independent: float) -> int:
+    """Independent images that say as much of the mean as these of parts: at most as many as there are images.
+
+    Where all values are equal, their variance says nothing: then one image a part.
+    """
+    sums: dict[str, list[float]] = defaultdict(list)
+    for value, part in zip(values, parts, strict=True):
+        sums[part].append(value)
+    count, clusters = len(values), len(sums)
+    if clusters == count:
+        return count
+    if independent <= 0 or clusters < 2:
+        return clusters
+    mean = sum(values) / count
+    spread = sum(sum(value - mean for value in found) ** 2 for found in sums.values())
+    variance = spread * clusters / (clusters - 1) / count**2
+    # Student's quantile for few parts, relative to the normal one (Cornish and Fisher's expansion).
+    z, free = 1.96, clusters - 1
+    student = 1 + (z**2 + 1) / (4 * free) + (5 * z**4 + 16 * z**2 + 3) / (96 * free**2)
+    return max(1, math.floor(count / max(1.0, variance / independent * student**2)))
 
 
 def _tango(only_first: float, only_second: float, trials: float, difference: float) -> float:

@@ -16,6 +16,7 @@ from edgecnn.recipes import help_text
 
 if TYPE_CHECKING:
     from edgecnn.checkpoint import Checkpoint
+    from edgecnn.data import Dataset
     from edgecnn.train import Evidence, TrainOptions
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -106,12 +107,25 @@ def takes_training(command: Callable[..., None]) -> Callable[..., None]:
 
 def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkpoint:
     """Read the images and train on them as the command line says."""
+    return fine_tune_on(read_for_training(data, training), out, training)
+
+
+def read_for_training(data: Path, training: Mapping[str, Any]) -> Dataset:
+    """The images, read as the command line says."""
+    from edgecnn.cli.show import progress_bar
+
+    _options_of(training)  # a mistake in them is told before anything long begins
+    with progress_bar() as bar:
+        return read_labelled(data, training["seed"], {name: training[name] for name in READING}, bar)
+
+
+def fine_tune_on(dataset: Dataset, out: Path, training: Mapping[str, Any]) -> Checkpoint:
+    """Train on images that were read, as the command line says."""
     from edgecnn.cli.show import console, progress_bar, say, tried, warn
     from edgecnn.train import fine_tune, read_evidence
 
     options = _options_of(training)
     with progress_bar() as bar:
-        dataset = read_labelled(data, training["seed"], {name: training[name] for name in READING}, bar)
         checkpoint = fine_tune(dataset, options, out, bar, restart=training["restart"], cache=training["cache"])
     for word, names in (("new", checkpoint.leftovers.missing), ("dropped", checkpoint.leftovers.unexpected)):
         if names:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgecnn.cli.folding import over_folds, show_pooled
 from edgecnn.cli.options import BudgetText, Data, Json, Samples, TargetName
 from edgecnn.cli.training import fine_tune_from, takes_training
 from edgecnn.cli.verbs import Verb
@@ -21,10 +22,22 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Default: runs/<data folder>-<model>-<target>.")] = None,
     budget: BudgetText = None,
     samples: Samples = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="So many networks, each image a test image of one of them, and their answers pooled: for few images. "
+            "The bundle is the first one's.",
+        ),
+    ] = None,
     as_json: Json = False,
     **training: Any,
 ) -> None:
-    """Fine-tune, export, verify, bench, choose, report. Stages that are done are not done again."""
+    """Fine-tune, export, verify, bench, choose, report. Stages that are done are not done again.
+
+    With --folds the first fold is fine-tuned, exported and benched as a run without it is; the others stand beside it
+    in fold-2/, …, and folds.json holds what all say together, of the way of training rather than of one network.
+    """
     from edgecnn.bench import overall
     from edgecnn.bench.report import write_report
     from edgecnn.cli.show import is_complete, say, show_bundle, show_rows
@@ -36,9 +49,11 @@ def run(
     if budget:
         profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
     folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
-    fine_tune_from(data, folder / "train", training)
-    if training["restart"]:
-        remove_results(folder)
+    pooled = over_folds(data, folder, folds, profile, training) if folds else None
+    if pooled is None:
+        fine_tune_from(data, folder / "train", training)
+        if training["restart"]:
+            remove_results(folder)
     make_bundle(folder / "train", profile, folder / "bundle", data, say)
     rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, say)
     bundle = choose(folder / "bundle", rows)
@@ -53,10 +68,14 @@ def run(
         left_out = [left.model_dump(mode="json") for left in bundle.left_out]
         choice = bundle.choice.model_dump() if bundle.choice else None
         summary = {**verdict.model_dump(mode="json"), "choice": choice, "left_out": left_out, **paths}
+        if pooled:
+            summary["pooled"] = pooled.model_dump(mode="json")
         print(json.dumps(summary, indent=1))
     else:
         show_bundle(bundle, folder / "bundle", as_json=False)
         show_rows(rows)
+        if pooled:
+            show_pooled(pooled)
         print(f"bundle: {folder / 'bundle'}\nreport: {page}")
     raise typer.Exit(verdict.exit_code if is_complete(bundle) else 1)
 

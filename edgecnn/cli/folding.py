@@ -1,0 +1,65 @@
+"""`edgecnn run --folds`: a network and a bundle for each fold, and the table of all answers together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecnn.cli.training import fine_tune_on, read_for_training
+
+if TYPE_CHECKING:
+    from edgecnn.artifact import Interval
+    from edgecnn.folds import Pooled
+    from edgecnn.profiles import Target
+
+
+def over_folds(data: Path, folder: Path, count: int, target: Target, training: Mapping[str, Any]) -> Pooled:
+    """Train, export and verify every fold, the first one in `folder` itself; folds that are done are not done again."""
+    from edgecnn.cli.show import say
+    from edgecnn.documents import write_atomically
+    from edgecnn.export import export
+    from edgecnn.folds import POOLED, datasets, pool
+
+    done = []
+    for number, fold in enumerate(datasets(read_for_training(data, training), count, training["seed"]), 1):
+        say(f"fold {number} of {count}: {len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test images")
+        place = folder if number == 1 else folder / f"fold-{number}"
+        fine_tune_on(fold, place / "train", training)
+        export(place / "train", target, place / "bundle", data, say)
+        done.append((fold, place / "bundle"))
+    pooled = pool(done)
+    write_atomically(folder / POOLED, pooled.model_dump_json(indent=1) + "\n")
+    return pooled
+
+
+def show_pooled(pooled: Pooled) -> None:
+    """A line a variant, and what the figures are of."""
+    from rich.table import Table
+
+    from edgecnn.cli.show import console
+
+    table = Table("variant", "passed", "top-1, %", "fp32, %", "loss, points", "agreement, %", "missed", "false alarms")
+    for row in pooled.variants:
+        table.add_row(
+            row.variant,
+            f"{row.kept} of {pooled.folds} folds",
+            _with(100 * row.top1, row.top1_interval, 100),
+            f"{100 * row.reference_top1:.1f}",
+            _with(row.loss_points, row.loss_interval, 1, "+.1f"),
+            _with(100 * row.agreement, row.agreement_interval, 100),
+            "–"
+            if row.missed_defects is None
+            else f"{row.missed_defects} of {row.defects}, fp32 {row.reference_missed_defects}",
+            "–" if row.false_alarms is None else f"{row.false_alarms}, fp32 {row.reference_false_alarms}",
+        )
+    output = console()
+    output.print(
+        f"{pooled.folds} folds: each of {pooled.images} images of {pooled.parts} parts tested once; 95 % intervals by "
+        "part; of this way to train and export, of which the bundle is one network"
+    )
+    output.print(table)
+
+
+def _with(value: float, interval: Interval, scale: float, form: str = ".1f") -> str:
+    return f"{value:{form}} [{scale * interval.low:{form}}, {scale * interval.high:{form}}]"

@@ -1,0 +1,162 @@
+"""Folds: every image is tested once, by part; the pooled figures are those of the bundles; done work is kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecnn.artifact import load_bundle
+from edgecnn.cli import main
+from edgecnn.data import Dataset, Item, load_folder, part_of
+from edgecnn.errors import UserError
+from edgecnn.folds import POOLED, Pooled, datasets
+from edgecnn.intervals import clopper_pearson, difference_by_part, paired_difference, share_by_part
+from edgecnn.parity import REFERENCE_FILE, load_reference
+from tests.data.test_parts import write_parts
+
+FOLDS = 2
+WORDS = ("--model", "edgecnn:resnet_small_32", "--weights", "none", "--size", "32", "--epochs", "1", "--samples", "30")
+TARGET = """name = "desktop-cpu"
+description = "One variant."
+machine = "x86_64"
+budget = "30ms@p99"
+threads = 1
+accuracy_loss_limit = 100.0
+[[variants]]
+format = "onnx"
+precision = "fp32"
+runtime = "onnxruntime"
+"""
+
+
+def run(*words: object) -> int:
+    before, sys.argv = sys.argv, ["edgecnn", "run", *map(str, words)]
+    try:
+        main()
+    except SystemExit as left:
+        return int(left.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("parts")
+    write_parts(root, "crack", range(12), 2)
+    write_parts(root, "good", range(100, 112), 2)
+    return root
+
+
+@pytest.fixture(scope="module")
+def words(parts: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[object, ...]:
+    work = tmp_path_factory.mktemp("work")
+    (work / "target.toml").write_text(TARGET)
+    given = (parts, "--target", work / "target.toml", "--out", work / "out", *WORDS)
+    return (*given, "--folds", FOLDS, "--group", r"p\d+")
+
+
+@pytest.fixture(scope="module")
+def out(words: tuple[object, ...]) -> Path:
+    assert run(*words) in (0, 1, 3)
+    return Path(str(words[4]))
+
+
+def test_every_image_is_tested_once_and_no_part_twice(parts: Path, out: Path) -> None:
+    pooled = Pooled.model_validate_json((out / POOLED).read_bytes())
+    assert (pooled.folds, pooled.images, pooled.parts) == (FOLDS, 48, 24)
+    assert pooled.grouping is not None
+    assert pooled.grouping.by == "names"
+    bundles = [out / "bundle", out / "fold-2" / "bundle"]
+    tested = [name for folder in bundles for name in load_reference(folder / REFERENCE_FILE).names]
+    assert sorted(tested) == sorted(path.relative_to(parts).as_posix() for path in parts.rglob("*.png"))
+    assert len({name.split("_")[0] for name in tested}) == 24
+
+
+def test_the_pooled_figures_are_those_of_the_bundles(out: Path) -> None:
+    (row,) = Pooled.model_validate_json((out / POOLED).read_bytes()).variants
+    checks = [load_bundle(folder).artifact("onnx-fp32").check for folder in (out / "bundle", out / "fold-2" / "bundle")]
+    assert row.kept == row.folds == FOLDS
+    assert row.top1 == pytest.approx(np.average([check.top1 for check in checks], weights=[c.images for c in checks]))
+    assert row.missed_defects == sum(check.missed_defects or 0 for check in checks)
+    assert row.false_alarms == sum(check.false_alarms or 0 for check in checks)
+    assert row.loss_interval.low <= row.loss_points <= row.loss_interval.high
+
+
+def test_folds_that_are_done_are_not_done_again(
+    words: tuple[object, ...], out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("weights.safetensors")}
+    assert run(*words, "--json") in (0, 1, 3)
+    output = capsys.readouterr()
+    assert output.err.count("export: already done") >= FOLDS
+    assert json.loads(output.out)["pooled"]["images"] == 48
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("weights.safetensors")} == before
+    assert len(before) == FOLDS
+
+
+def test_the_record_names_the_grouping(out: Path) -> None:
+    grouping = load_bundle(out / "bundle").provenance.grouping
+    assert grouping is not None
+    assert (grouping.by, grouping.rule, grouping.parts) == ("names", r"p\d+", 24)
+
+
+def test_too_many_folds_for_a_class_are_refused(parts: Path) -> None:
+    with pytest.raises(UserError, match=r"crack/ has 2 parts: fold \d of 5 has none of them in"):
+        datasets(load_folder(parts, group="p[01]0|p[01]1", min_per_class=0), 5, 0)
+
+
+def test_parts_of_one_image_change_nothing() -> None:
+    parts = [str(number) for number in range(50)]
+    hits = [number % 7 > 0 for number in range(50)]
+    assert share_by_part(hits, parts) == clopper_pearson(sum(hits), 50)
+    other = [number % 5 > 0 for number in range(50)]
+    lost = sum(a and not b for a, b in zip(hits, other, strict=True))
+    gained = sum(b and not a for a, b in zip(hits, other, strict=True))
+    assert difference_by_part(hits, other, parts) == pytest.approx(paired_difference(lost, gained, 50))
+
+
+def test_where_all_are_right_a_part_counts_once() -> None:
+    parts = [str(number // 6) for number in range(120)]
+    assert share_by_part([True] * 120, parts) == clopper_pearson(20, 20)
+    assert difference_by_part([True] * 120, [True] * 120, parts) == pytest.approx(paired_difference(0, 0, 20))
+
+
+@pytest.mark.parametrize(("clusters", "share"), [(40, 0.9), (25, 0.85)])
+def test_intervals_cover_where_images_of_a_part_are_alike(clusters: int, share: float) -> None:
+    """Four images of a part that are mostly right or wrong together: 95 % must hold, and the plain interval does not."""
+    rng = np.random.default_rng(0)
+    covered = plain = differs = 0
+    tries = 200
+    for _ in range(tries):
+        of_part = rng.beta(share * 0.6, (1 - share) * 0.6, clusters)
+        of_loss = rng.beta(0.05 * 0.6, 0.95 * 0.6, clusters)
+        parts = [str(part) for part in range(clusters) for _ in range(4)]
+        hits = rng.random(4 * clusters) < np.repeat(of_part, 4)
+        after = hits & (rng.random(4 * clusters) >= np.repeat(of_loss, 4))
+        low, high = share_by_part(hits.tolist(), parts)
+        covered += low <= share <= high
+        low, high = clopper_pearson(int(hits.sum()), 4 * clusters)
+        plain += low <= share <= high
+        low, high = difference_by_part(hits.tolist(), after.tolist(), parts)
+        differs += low <= 0.05 * share <= high
+    assert covered / tries >= 0.93
+    assert differs / tries >= 0.93
+    assert plain / tries < 0.9
+
+
+def test_the_folds_of_a_data_set_cover_it() -> None:
+    items = tuple(
+        Item(Path("x"), f"{part}-{shot}", part % 2, f"{part:032d}{shot:032d}", str(part))
+        for part in range(30)
+        for shot in range(3)
+    )
+    found = datasets(Dataset(Path("x"), ("a", "b"), None, items, (), ()), 5, 0)
+    tested = [item for fold in found for item in fold.test]
+    assert sorted(item.name for item in tested) == sorted(item.name for item in items)
+    for fold in found:
+        assert not {part_of(item) for item in fold.test} & {part_of(item) for item in (*fold.train, *fold.val)}
