@@ -128,7 +128,7 @@ def test_where_all_are_right_a_part_counts_once() -> None:
 
 @pytest.mark.parametrize(("clusters", "share"), [(40, 0.9), (25, 0.85)])
 def test_intervals_cover_where_images_of_a_part_are_alike(clusters: int, share: float) -> None:
-    """Four images of a part that are mostly right or wrong together: 95 % must hold, and the plain interval does not."""
+    """Four images of a part that are mostly right or wrong together: 95 % must hold; the plain interval does not."""
     rng = np.random.default_rng(0)
     covered = plain = differs = 0
     tries = 200
