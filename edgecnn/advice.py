@@ -13,7 +13,7 @@ from edgecnn.checkpoint import RecipeName
 from edgecnn.documents import Frozen
 from edgecnn.recipes import StartingPoint, recommend
 
-Verdict: TypeAlias = Literal["near", "far", "unknown"]
+Nearness: TypeAlias = Literal["near", "far", "unknown"]
 """Whether pretrained features already tell the images apart."""
 
 CAUTION = (
@@ -42,7 +42,7 @@ class Facts(Frozen):
     smallest_class: int = Field(ge=0)
     """Training images of the rarest class."""
     largest_class: int = Field(ge=0)
-    domain: Verdict = "unknown"
+    domain: Nearness = "unknown"
     start: StartingPoint = StartingPoint()
     median_side: float | None = Field(default=None, gt=0)
     """Longer side of the files in pixels."""

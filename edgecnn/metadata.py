@@ -23,7 +23,7 @@ _PREFIX = "edgecnn."
 
 
 @dataclass(frozen=True)
-class Described:
+class SelfDescription:
     """What a model file says of itself."""
 
     name: str
@@ -58,7 +58,7 @@ def taking(described: Mapping[str, str], io: Literal["uint8", "int8"]) -> Mappin
     return described if found is None else describe(found.classes, found.preprocess, found.name, io)
 
 
-def read(held: Mapping[str, str], where: str) -> Described | None:
+def read(held: Mapping[str, str], where: str) -> SelfDescription | None:
     """The description among a file's metadata; None where the file is not ours.
 
     Raises UserError: written by a newer version, or damaged.
@@ -79,15 +79,15 @@ def read(held: Mapping[str, str], where: str) -> Described | None:
         raise UserError(f"{where}: its edgecnn description is damaged ({first_line(error)}): export it again") from None
     if not isinstance(classes, list) or not classes or not all(isinstance(one, str) for one in classes):
         raise UserError(f"{where}: {_PREFIX}classes is not a list of names: export it again")
-    return Described(name, tuple(classes), preprocess)
+    return SelfDescription(name, tuple(classes), preprocess)
 
 
-def read_onnx(path: Path) -> Described | None:
+def read_onnx(path: Path) -> SelfDescription | None:
     """What an .onnx file says of itself, by ONNX Runtime, without the onnx package. None where it is not ours."""
     return read(onnx_metadata(path), str(path))
 
 
-def read_tflite(path: Path) -> Described | None:
+def read_tflite(path: Path) -> SelfDescription | None:
     """What a .tflite file says of itself: its named metadata buffers. None where it is not ours."""
     return read(tflite_metadata(path), str(path))
 

@@ -147,12 +147,9 @@ def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Pro
             reason = f"{artifact.runtime} is not installed here"
             results.append(Verified(variant=artifact.variant, passed=None, reason=reason, check=None))
             continue
-        session = open_session(folder, artifact, bundle.threads)
-        try:
+        with open_session(folder, artifact, bundle.threads) as session:
             proof = prove_here(folder, bundle, artifact, session)
             logits, executed = run_files(session, paths, bundle.preprocess), session.executed()
-        finally:
-            session.close()
         check = compare_with(reference, logits, yardstick_of(bundle), artifact.precision, executed)
         refused = proof.text if proof.refused else check.judged.reason
         results.append(

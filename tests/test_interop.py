@@ -20,7 +20,7 @@ from edgecnn.adopt.folder import adopt
 from edgecnn.artifact import Preprocess
 from edgecnn.data import Dataset
 from edgecnn.formats import Source
-from edgecnn.metadata import Described, describe, read_onnx, read_tflite
+from edgecnn.metadata import SelfDescription, describe, read_onnx, read_tflite
 from edgecnn.models import Deployed, build, head_of, load_module
 from tests.conftest import picture
 
@@ -133,7 +133,7 @@ def test_openvinos_own_benchmark_runs_the_file(written: Any, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(("name", "read"), [("onnx", read_onnx), ("litert", read_tflite)])
 def test_the_file_says_its_classes_and_preprocessing(name: str, read: Any, written: Any) -> None:
-    assert read(written(name)) == Described(MODEL, NAMES, SPEC)
+    assert read(written(name)) == SelfDescription(MODEL, NAMES, SPEC)
 
 
 def test_our_own_onnx_file_can_be_taken_in_again(

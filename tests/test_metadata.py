@@ -11,7 +11,7 @@ import pytest
 
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
-from edgecnn.metadata import Described, describe, read, read_onnx, read_tflite
+from edgecnn.metadata import SelfDescription, describe, read, read_onnx, read_tflite
 
 SPEC = Preprocess(height=64, width=80, fit="center-crop", crop=0.875, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 CLASSES = ("good", "Riß", "a, b")
@@ -50,7 +50,7 @@ def tflite_file(path: Path, held: dict[str, bytes]) -> Path:
 
 
 def test_a_description_comes_back_equal() -> None:
-    assert read(describe(CLASSES, SPEC, "timm:x"), "file") == Described("timm:x", CLASSES, SPEC)
+    assert read(describe(CLASSES, SPEC, "timm:x"), "file") == SelfDescription("timm:x", CLASSES, SPEC)
 
 
 def test_it_says_in_words_what_goes_in_and_comes_out() -> None:
@@ -70,13 +70,13 @@ def test_somebody_elses_file_has_none(tmp_path: Path) -> None:
 
 def test_onnx_carries_it(tmp_path: Path) -> None:
     path = onnx_file(tmp_path / "m.onnx", describe(CLASSES, SPEC, "timm:x"))
-    assert read_onnx(path) == Described("timm:x", CLASSES, SPEC)
+    assert read_onnx(path) == SelfDescription("timm:x", CLASSES, SPEC)
 
 
 def test_tflite_carries_it_among_others(tmp_path: Path) -> None:
     held = {name: text.encode() for name, text in describe(CLASSES, SPEC, "timm:x").items()}
     path = tflite_file(tmp_path / "m.tflite", {"BINARY": b"\xff\xfe\x00\x01", **held})
-    assert read_tflite(path) == Described("timm:x", CLASSES, SPEC)
+    assert read_tflite(path) == SelfDescription("timm:x", CLASSES, SPEC)
 
 
 @pytest.mark.parametrize(

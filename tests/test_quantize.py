@@ -35,6 +35,7 @@ from edgecnn.quantize.simulate import (
     simulated,
     sqnr,
 )
+from edgecnn.runtimes import Session
 from tests.conftest import pictures
 
 SIDE = 24
@@ -172,7 +173,7 @@ def test_sqnr_of_known_noise() -> None:
     assert abs(sqnr(signal, signal * 1.1) - 20) < 1e-6
 
 
-class _Fake:
+class _Fake(Session):
     """An engine whose answers are what the file says: the share of images on which it errs."""
 
     def __init__(self, path: Path, reference: np.ndarray) -> None:

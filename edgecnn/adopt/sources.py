@@ -16,7 +16,7 @@ from edgecnn.adopt.state_dict import ENDINGS, library_preprocess, load_state_dic
 from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import Leftovers
 from edgecnn.errors import UserError, must_be_file, not_one_of
-from edgecnn.metadata import Described, read
+from edgecnn.metadata import SelfDescription, read
 from edgecnn.modelfiles.class_names import Named, class_names
 from edgecnn.models import ONNX
 from edgecnn.onnx_graph.network import Network, load_network
@@ -125,7 +125,7 @@ def _take_onnx(source: Path, preprocess: Path | None) -> Taken:
     )
 
 
-def _who_says(preprocess: Path | None, described: Described | None, network: Network) -> str:
+def _who_says(preprocess: Path | None, described: SelfDescription | None, network: Network) -> str:
     inside = "; mean and std are inside the file" if network.normalisation else ""
     if preprocess:
         return f"as --preprocess says{inside}"

@@ -10,7 +10,7 @@ from edgecnn import runtimes
 from edgecnn.artifact import Artifact, Bundle, load_bundle
 from edgecnn.bench import host, stats
 from edgecnn.bench.images import find_images
-from edgecnn.bench.measure import DEFAULT_SAMPLES, Plan
+from edgecnn.bench.measure import DEFAULT_SAMPLES, MeasurePlan
 from edgecnn.bench.process import measure_in_child
 from edgecnn.bench.records import NULL_VARIANT, Run, read_runs, write_run
 from edgecnn.bench.rows import COLUMNS, Overall, Row, Skipped, as_json, overall, table, unmet_by
@@ -102,7 +102,7 @@ def bench(
     return rows
 
 
-def _longer(row: Summary, plan: Plan) -> Plan | None:
+def _longer(row: Summary, plan: MeasurePlan) -> MeasurePlan | None:
     """The plan of a second run; None where the first had enough samples for a bound, or a second would take minutes."""
     verdict = row.verdict
     if verdict is None or verdict.upper_ms is not None or verdict.outcome != "INCONCLUSIVE":
@@ -132,14 +132,14 @@ def results_path(bundle_folder: Path, bundle: Bundle, out: Path | None = None) -
     return path
 
 
-def plan_for(budget: Budget, threads: int, samples: int | None) -> Plan:
+def plan_for(budget: Budget, threads: int, samples: int | None) -> MeasurePlan:
     """How a bench with these arguments measures. UserError where a number makes no sense."""
     if threads < 1:
         raise UserError(f"threads: {threads} is not a number of threads: give at least 1")
     if samples is not None and samples < 1:
         raise UserError(f"samples: {samples} is not a number of samples: give at least 1")
     needed = stats.min_samples(budget.percentile)
-    return Plan(samples=max(DEFAULT_SAMPLES, needed) if samples is None else samples)
+    return MeasurePlan(samples=max(DEFAULT_SAMPLES, needed) if samples is None else samples)
 
 
 def _asked_for(bundle: Bundle, folder: Path, variants: Sequence[str] | None) -> list[Artifact]:
@@ -152,7 +152,9 @@ def _asked_for(bundle: Bundle, folder: Path, variants: Sequence[str] | None) -> 
     return list(bundle.artifacts)
 
 
-def _measure_variant(folder: Path, artifact: Artifact, images: Path | None, plan: Plan, threads: int) -> Run | Skipped:
+def _measure_variant(
+    folder: Path, artifact: Artifact, images: Path | None, plan: MeasurePlan, threads: int
+) -> Run | Skipped:
     """The run, or why there is none."""
     try:
         runtime = runtimes.get(artifact.runtime)

@@ -42,7 +42,7 @@ class Decision(NamedTuple):
     """Softmax."""
 
 
-class Plan(Frozen):
+class MeasurePlan(Frozen):
     """How a session is measured."""
 
     samples: int = Field(default=DEFAULT_SAMPLES, ge=1)
@@ -137,7 +137,7 @@ def measure(
     session: Session,
     preparer: Preparer,
     encoded: Sequence[bytes],
-    plan: Plan,
+    plan: MeasurePlan,
     decide: Callable[[Logits], Decision] = decide,
     clock: Clock = time.perf_counter_ns,
     cpu_clock: Clock = time.process_time_ns,
@@ -191,7 +191,7 @@ def _time_unit(
     return _Unit(start, decoded, prepared, inferred, clock(), decision)
 
 
-def _warm_up(unit: Callable[[int], _Unit], images: int, plan: Plan) -> tuple[list[_Unit], bool]:
+def _warm_up(unit: Callable[[int], _Unit], images: int, plan: MeasurePlan) -> tuple[list[_Unit], bool]:
     """Units until the medians of the last windows agree, or time is up; at least one."""
     window = _window(images, plan.window)
     units: list[_Unit] = []

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgecnn.bench.measure import Plan
+from edgecnn.bench.measure import MeasurePlan
 from edgecnn.bench.records import Run
 from edgecnn.documents import Frozen, parse, write_atomically
 from edgecnn.errors import UserError
@@ -45,13 +45,15 @@ class Job(Frozen):
     """None: the null session."""
     images: str | None
     """Folder; None: the bundle's golden images."""
-    plan: Plan
+    plan: MeasurePlan
     threads: int
     out: str
     """Where the child writes the run's JSON, whole or not at all."""
 
 
-def measure_in_child(bundle_folder: Path, variant: str | None, images: Path | None, plan: Plan, threads: int) -> Run:
+def measure_in_child(
+    bundle_folder: Path, variant: str | None, images: Path | None, plan: MeasurePlan, threads: int
+) -> Run:
     """Measure in a fresh interpreter. UserError with the child's own message, or with how it died.
 
     DecidesOtherwise where the variant must not be used on this processor.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgecnn.bench.host import Fingerprint, State
-from edgecnn.bench.measure import Plan, Samples
+from edgecnn.bench.measure import MeasurePlan, Samples
 from edgecnn.documents import Frozen, Sha256, parse
 from edgecnn.errors import UserError
 from edgecnn.executed import Executed
@@ -56,7 +56,7 @@ class Run(Frozen):
     started: str
     """UTC, ISO 8601."""
     subject: Subject
-    plan: Plan
+    plan: MeasurePlan
     threads: int
     """Asked of the engine."""
     images: tuple[BenchImage, ...]

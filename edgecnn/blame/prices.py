@@ -107,11 +107,8 @@ def price(
         not_priced += [f"{one.words}: {reason}" for one in wrong if one.needs_float]
         wrong = [one for one in wrong if not one.needs_float]
     progress(f"{artifact.variant}: {len(wrong)} mistakes on {len(given.paths)} images")
-    session = open_session(folder, artifact, bundle.threads)
-    try:
+    with open_session(folder, artifact, bundle.threads) as session:
         tried = _run(session, with_floats, bundle.preprocess, wrong, given.paths)
-    finally:
-        session.close()
     right = Expected(tried.right, given.expected.labels)
     found = [_price(one, effect(rows, right), pixels, turned) for one, rows, pixels in tried.wrong]
     return Prices(

@@ -86,12 +86,9 @@ class _VariantAnswers:
 
     def _run(self, artifact: Artifact) -> Answers:
         own = own_pipeline(self.bundle.preprocess)
-        session = open_session(self.folder, artifact, self.bundle.threads)
-        try:
+        with open_session(self.folder, artifact, self.bundle.threads) as session:
             images = (EncodedImage(path.read_bytes(), self.bundle.preprocess.bits) for path in self.given.paths)
             rows = [session.run(image.enter(own, "nhwc"))[0] for image in images]
-        finally:
-            session.close()
         return np.stack(rows)
 
 
@@ -207,8 +204,7 @@ def _blamed_pixels(answered: _VariantAnswers, artifact: Artifact) -> Found:
     """No fp32 variant answers right: does a known change of its pixels heal it?"""
     bundle, own = answered.bundle, own_pipeline(answered.bundle.preprocess)
     answers = answered.answers(artifact)
-    session = open_session(answered.folder, artifact, bundle.threads)
-    try:
+    with open_session(answered.folder, artifact, bundle.threads) as session:
         case = Case(
             path=answered.folder / artifact.files[0],
             engine=artifact.runtime,
@@ -222,8 +218,6 @@ def _blamed_pixels(answered: _VariantAnswers, artifact: Artifact) -> Found:
             tolerance=bundle.fp32_tolerance,
         )
         reading = search(case, own, answers) if answers is not None else None
-    finally:
-        session.close()
     if reading is None or reading.effect.correlation < SAME_NET:
         seen = f"{artifact.variant} does not answer right from them, nor from BGR"
         return Found(stage=_PIXELS, state="unknown", error=None, words=seen)

@@ -29,7 +29,7 @@ _NOT_IMAGES = frozenset({".txt", ".md", ".json", ".xml", ".csv", ".yaml", ".yml"
 # The decoder reads the whole file whatever it is asked to return.
 _PROBE = Preprocess(height=SIDE, width=SIDE)
 
-Progress = Callable[[int, int], None]
+ImagesRead = Callable[[int, int], None]
 """Called with (done, of)."""
 
 
@@ -42,7 +42,7 @@ def load_folder(
     min_per_class: int = MIN_PER_CLASS,
     group: str | None = None,
     looks: bool = True,
-    progress: Progress | None = None,
+    progress: ImagesRead | None = None,
 ) -> Dataset:
     """Read `root/<class>/*`, split by content hash, or `root/{train,val,test}/<class>/*` as it was split.
 
@@ -125,7 +125,7 @@ def _classes(root: Path, folders: dict[str, Path]) -> tuple[str, ...]:
 
 
 def _scan(
-    root: Path, folders: dict[str, Path], classes: tuple[str, ...], progress: Progress | None
+    root: Path, folders: dict[str, Path], classes: tuple[str, ...], progress: ImagesRead | None
 ) -> tuple[list[tuple[str, Item]], list[Problem], Depth, dict[str, NDArray[np.uint8]]]:
     """The images with their splits, those that are unfit, the depth of all, and a grey picture of each content."""
     files = [

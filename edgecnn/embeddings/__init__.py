@@ -12,7 +12,7 @@ from edgecnn.embeddings.files import ENDINGS, load_features, need_pyarrow, save_
 from edgecnn.embeddings.page import need_jinja2, write_page
 from edgecnn.embeddings.suspects import Duplicate, Mislabelled, duplicates, mislabelled
 from edgecnn.errors import not_one_of
-from edgecnn.train.progress import Progress
+from edgecnn.train.progress import ProgressBar
 
 __all__ = [
     "Baseline",
@@ -54,7 +54,7 @@ def embed(
     images: Shown,
     source: Source,
     out: Path,
-    progress: Progress,
+    progress: ProgressBar,
     *,
     cache: Path | None = None,
     similar: float = 0.9,

@@ -25,7 +25,7 @@ from edgecnn.documents import sha256_of, write_atomically
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import EXTENSIONS, Preparer
 from edgecnn.models import build, head_of, load_module
-from edgecnn.train.progress import Progress
+from edgecnn.train.progress import ProgressBar
 
 Features = NDArray[np.float32]
 """(n, d)."""
@@ -128,7 +128,7 @@ def images_of_run(root: Path, run: Path) -> Shown:
     return _labelled(load_split(root, run / SPLIT))
 
 
-def shown_features(images: Shown, source: Source, cache: Path | None, progress: Progress) -> tuple[Embedded, int]:
+def shown_features(images: Shown, source: Source, cache: Path | None, progress: ProgressBar) -> tuple[Embedded, int]:
     """Features and thumbnails of all images, and how many were computed rather than read from the cache."""
     if source.preprocess.bits is None:
         source = replace(source, preprocess=source.preprocess.model_copy(update={"bits": images.bits}))

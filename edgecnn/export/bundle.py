@@ -68,13 +68,10 @@ def assemble(job: Job, done: Sequence[Artifact | LeftOut], folder: Path) -> Bund
 
 def _frames(job: Job, artifacts: Sequence[Artifact], folder: Path) -> FrameCheck:
     job.progress("raw frames against files")
-    session = open_session(folder, artifacts[0], job.target.threads)
     paths = [item.path for item in job.data.test]
-    try:
+    with open_session(folder, artifacts[0], job.target.threads) as session:
         file_logits = run_files(session, paths, job.checkpoint.preprocess)
         return check_frames(session, paths, job.checkpoint.preprocess, job.target.frame_agreement, file_logits)
-    finally:
-        session.close()
 
 
 def _network_doubts(job: Job) -> list[Doubt]:

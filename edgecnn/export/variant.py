@@ -90,13 +90,10 @@ def _selected(job: Job, spec: VariantSpec, logits: NDArray[np.float32], executed
 
 def _run(job: Job, spec: VariantSpec, path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32], Executed]:
     """(logits of the images that select, of the test images from their files, what the engine ran)."""
-    session = open_file(path, spec.runtime, spec.precision, job.target.threads)
-    try:
+    with open_file(path, spec.runtime, spec.precision, job.target.threads) as session:
         selecting = np.concatenate([session.run(image[None]) for image in job.judging.images])
         logits = run_files(session, [item.path for item in job.data.test], job.checkpoint.preprocess)
         return selecting, logits, session.executed()
-    finally:
-        session.close()
 
 
 def _convert(job: Job, spec: VariantSpec, folder: Path) -> Converted:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgecnn.advice import Verdict
+from edgecnn.advice import Nearness
 from edgecnn.documents import Frozen
 from edgecnn.models import Built, build, head_of
 from edgecnn.plan.sample import Sample
@@ -31,7 +31,7 @@ _NORMS = nn.modules.batchnorm._BatchNorm
 class Domain(Frozen):
     """The verdict and the two numbers that it rests on."""
 
-    verdict: Verdict
+    verdict: Nearness
     reason: str
     images: int
     pretrained: float | None = None
@@ -92,7 +92,7 @@ def probe_accuracy(values: NDArray[np.float64], labels: NDArray[np.int64]) -> fl
     return right / len(labels)
 
 
-def _verdict(pretrained: float, random: float) -> tuple[Verdict, str]:
+def _verdict(pretrained: float, random: float) -> tuple[Nearness, str]:
     if random >= _EASY:
         return "unknown", f"random features already get {random:.0%} right: the task is too easy to tell"
     if 1 - pretrained <= (1 - random) / 2:

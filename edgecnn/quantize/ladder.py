@@ -258,16 +258,13 @@ def _badness(row: Tried) -> tuple[bool, float, float]:
 
 
 def _judge(rung: str, path: Path, runtime: str, tuning: TuningSet, began: float) -> Tried:
-    session = open_file(path, runtime, "int8", tuning.threads)
-    try:
+    with open_file(path, runtime, "int8", tuning.threads) as session:
         rows, times = [], []
         for image in tuning.validation:
             started = time.perf_counter()
             rows.append(session.run(image[None]))
             times.append(time.perf_counter() - started)
         logits = np.concatenate(rows)
-    finally:
-        session.close()
     reference = tuning.validation_logits
     found = measure(logits, reference, tuning.validation_labels, tuning.validation_groups)
     return Tried(

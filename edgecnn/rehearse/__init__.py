@@ -19,7 +19,7 @@ from edgecnn.judge import FEWEST_IMAGES, Distance, measure, yardstick_of
 from edgecnn.rehearse.cache import Say, cache_folder
 from edgecnn.rehearse.compare import EMULATED, HELD_BACK, Difference, Outcome, Rehearsed, difference, exit_code, judge
 from edgecnn.rehearse.job import Answer, Job
-from edgecnn.rehearse.process import Machine, Progress, Ran, native, run
+from edgecnn.rehearse.process import ImagesDone, Machine, Ran, native, run
 from edgecnn.rehearse.setups import Device, SetUp, check_host, device, set_up
 from edgecnn.rehearse.wheels import NoWheel
 from edgecnn.runtimes import Logits, installed
@@ -181,7 +181,7 @@ def _run_here(stage: _Stage, artifact: Artifact) -> tuple[Answer | None, tuple[s
     return ran.answer, () if ran.answer else (f"not compared with this machine, where it failed: {ran.reason}",)
 
 
-def _run(machine: Machine, stage: _Stage, artifact: Artifact, progress: Progress | None = None) -> Ran:
+def _run(machine: Machine, stage: _Stage, artifact: Artifact, progress: ImagesDone | None = None) -> Ran:
     folder = stage.folder.resolve()
     job = Job(
         model=str(folder / artifact.files[0]),

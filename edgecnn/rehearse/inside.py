@@ -56,26 +56,24 @@ def run_job(job: Job) -> Answer:
     """Prepare the images, open the model, run the images one by one."""
     images = np.stack([prepare(Path(path).read_bytes(), job.preprocess) for path in job.images])
     print(PHASES[0], flush=True)
-    session = runtimes.open_file(Path(job.model), job.runtime, job.precision, job.threads)
-    print(PHASES[1], flush=True)
-    rows = []
-    for index in range(len(images)):
-        rows.append(session.run(images[index : index + 1]).copy())
-        print(IMAGE_DONE, flush=True)
-    logits = np.ascontiguousarray(np.concatenate(rows), "<f4")
-    if job.log:
-        _mark(session, images[:1], job)
-    code = engine_mappings(module_of(runtimes.get(job.runtime).library))
-    answer = Answer(
-        logits=logits.tobytes().hex(),
-        pixels=tuple(sha256_of(image.tobytes()) for image in images),
-        versions=_versions(runtimes.get(job.runtime).library),
-        instruction_set=runtimes.instruction_set(job.runtime),
-        engine_code=tuple((one.low, one.high) for one in code),
-        peak_rss_mib=_peak_rss_mib(),
-    )
-    session.close()
-    return answer
+    with runtimes.open_file(Path(job.model), job.runtime, job.precision, job.threads) as session:
+        print(PHASES[1], flush=True)
+        rows = []
+        for index in range(len(images)):
+            rows.append(session.run(images[index : index + 1]).copy())
+            print(IMAGE_DONE, flush=True)
+        logits = np.ascontiguousarray(np.concatenate(rows), "<f4")
+        if job.log:
+            _mark(session, images[:1], job)
+        code = engine_mappings(module_of(runtimes.get(job.runtime).library))
+        return Answer(
+            logits=logits.tobytes().hex(),
+            pixels=tuple(sha256_of(image.tobytes()) for image in images),
+            versions=_versions(runtimes.get(job.runtime).library),
+            instruction_set=runtimes.instruction_set(job.runtime),
+            engine_code=tuple((one.low, one.high) for one in code),
+            peak_rss_mib=_peak_rss_mib(),
+        )
 
 
 def mappings(text: str) -> Iterator[Mapping]:

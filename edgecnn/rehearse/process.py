@@ -25,7 +25,7 @@ from edgecnn.rehearse.userland import Userland
 Failure = Literal["crashed", "timed out", "refused"]
 LOG = "log"
 """The emulator's log, in the folder of the run."""
-Progress = Callable[[int], None]
+ImagesDone = Callable[[int], None]
 """Called with the number of images done."""
 
 
@@ -118,7 +118,7 @@ def native(held_by: Mapping[str, str] = MappingProxyType({})) -> Machine:
     return Machine((sys.executable,), environment, ())
 
 
-def run(machine: Machine, job: Job, timeout_s: float, progress: Progress | None = None) -> Ran:
+def run(machine: Machine, job: Job, timeout_s: float, progress: ImagesDone | None = None) -> Ran:
     """Run the job. Every way of dying is an answer too, so that the other variants go on."""
     with tempfile.TemporaryDirectory(prefix="edgecnn-rehearse-") as name:
         folder = Path(name)
@@ -136,7 +136,7 @@ def run(machine: Machine, job: Job, timeout_s: float, progress: Progress | None 
 
 
 def execute(
-    machine: Machine, arguments: Sequence[str], folder: Path, timeout_s: float, progress: Progress | None = None
+    machine: Machine, arguments: Sequence[str], folder: Path, timeout_s: float, progress: ImagesDone | None = None
 ) -> Ended:
     """Run Python there with these arguments, in `folder`, to its end or for so long."""
     log = Log()
@@ -197,7 +197,7 @@ def _watch(
     environment: Mapping[str, str],
     folder: Path,
     timeout_s: float,
-    progress: Progress | None,
+    progress: ImagesDone | None,
 ) -> tuple[int | None, list[str], str]:
     """Run to the end: (exit code, or None where it was too long; the job's lines on stdout; stderr)."""
     done: list[str] = []
@@ -219,7 +219,7 @@ def _watch(
         return code, done, stderr.read().decode(errors="replace")
 
 
-def _follow(stream: IO[bytes], done: list[str], progress: Progress | None) -> None:
+def _follow(stream: IO[bytes], done: list[str], progress: ImagesDone | None) -> None:
     with stream:
         for line in stream:
             # An engine may have printed something without a line's end before it.

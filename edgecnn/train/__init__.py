@@ -22,7 +22,7 @@ from edgecnn.train.evidence import Evidence, gather, read_evidence, worth_compar
 from edgecnn.train.folder import CACHE, EVIDENCE, HISTORY, RUN, STATE, identity_of, open_folder, remove_working_files
 from edgecnn.train.loop import class_weights, lr_scale, metrics_of, one_cycle, train
 from edgecnn.train.options import TrainOptions
-from edgecnn.train.progress import Progress, Silent
+from edgecnn.train.progress import ProgressBar, Silent
 from edgecnn.train.repeatable import deterministic, usable_device
 from edgecnn.train.sources import prepared
 from edgecnn.train.state import Epoch, Position
@@ -36,7 +36,7 @@ __all__ = [
     "STATE",
     "Epoch",
     "Evidence",
-    "Progress",
+    "ProgressBar",
     "TrainOptions",
     "augment",
     "class_weights",
@@ -54,7 +54,7 @@ def fine_tune(
     data: Dataset,
     options: TrainOptions,
     out: Path,
-    progress: Progress | None = None,
+    progress: ProgressBar | None = None,
     *,
     restart: bool = False,
     cache: Path | None = None,
@@ -103,7 +103,7 @@ def fine_tune(
 
 
 def _by_evidence(
-    data: Dataset, options: TrainOptions, start: Start, cache: Path, out: Path, progress: Progress
+    data: Dataset, options: TrainOptions, start: Start, cache: Path, out: Path, progress: ProgressBar
 ) -> Start:
     """The start with the recipe that did best on the data itself."""
 

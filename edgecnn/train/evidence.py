@@ -19,7 +19,7 @@ from edgecnn.recipes import RECIPES, named, recommend
 from edgecnn.train.folder import EVIDENCE, STATE
 from edgecnn.train.loop import train
 from edgecnn.train.options import TrainOptions
-from edgecnn.train.progress import Progress, Silent
+from edgecnn.train.progress import ProgressBar, Silent
 from edgecnn.train.sources import Source, pixel_source, prepared, subset
 from edgecnn.train.state import Epoch
 from edgecnn.train.task import Start, Task, computed_once, cut_for, key_of, ordered, views_of, with_options
@@ -80,7 +80,7 @@ class Evidence(Frozen):
 
 
 def gather(
-    data: Dataset, options: TrainOptions, build: Build, cache: Path, out: Path | None, progress: Progress
+    data: Dataset, options: TrainOptions, build: Build, cache: Path, out: Path | None, progress: ProgressBar
 ) -> tuple[Evidence, Recipe]:
     """Try every recipe on the training and validation images and choose the best; the test split is never read.
 
@@ -148,7 +148,7 @@ class _Lab:
     options: TrainOptions
     build: Build
     cache: Path
-    progress: Progress
+    progress: ProgressBar
 
     @property
     def items(self) -> list[Item]:
@@ -336,7 +336,7 @@ def _spread(labels: Sequence[int]) -> NDArray[np.int64]:
 class _Quiet:
     """A bar without a line an epoch."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: ProgressBar) -> None:
         self._progress = progress
 
     def start(self, total: int, text: str) -> None:

@@ -21,7 +21,7 @@ from edgecnn.documents import write_atomically
 from edgecnn.errors import UserError
 from edgecnn.train.average import Average
 from edgecnn.train.folder import HISTORY, STATE
-from edgecnn.train.progress import Progress
+from edgecnn.train.progress import ProgressBar
 from edgecnn.train.repeatable import generator
 from edgecnn.train.sources import in_order
 from edgecnn.train.state import Epoch, Position, restore_state, save_state, trained_tensors
@@ -34,7 +34,7 @@ _LR_FLOOR = 0.01
 """Share of the peak at which the cosine ends."""
 
 
-def train(task: Task, out: Path | None, progress: Progress) -> Position:
+def train(task: Task, out: Path | None, progress: ProgressBar) -> Position:
     """From where the run was to its last epoch, or until `patience` epochs brought nothing better.
 
     `out`: the folder that keeps the state after each epoch; None: nothing is kept.
@@ -140,7 +140,7 @@ class _Run:
     peaks: tuple[float, ...]
     """Learning rates of the optimiser's groups."""
     average: Average | None
-    progress: Progress
+    progress: ProgressBar
 
 
 def _after(run: _Run, position: Position, epoch: int) -> Position:

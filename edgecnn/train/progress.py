@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Progress(Protocol):
+class ProgressBar(Protocol):
     """What a long run tells its caller."""
 
     def start(self, total: int, text: str) -> None:

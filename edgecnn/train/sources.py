@@ -20,7 +20,7 @@ from edgecnn.imaging import Images, Preparer
 from edgecnn.train.augmentation import DRAWS, augment
 from edgecnn.train.cut import Cut
 from edgecnn.train.options import TrainOptions
-from edgecnn.train.progress import Progress
+from edgecnn.train.progress import ProgressBar
 from edgecnn.train.repeatable import generator
 
 
@@ -53,7 +53,7 @@ def pixel_source(
     return Source(torch.tensor(labels, dtype=torch.int64, device=device), batch)
 
 
-def prepared(items: Sequence[Item], preprocess: Preprocess, cache: Path, progress: Progress) -> Images:
+def prepared(items: Sequence[Item], preprocess: Preprocess, cache: Path, progress: ProgressBar) -> Images:
     """uint8 (n, h, w, 3): every image through the one preprocessing, kept in a file that is complete or not there."""
     if not items:
         return np.empty((0, preprocess.height, preprocess.width, 3), np.uint8)
@@ -81,7 +81,7 @@ def frozen_source(
     views: Sequence[int | None],
     folder: Path,
     options: TrainOptions,
-    progress: Progress,
+    progress: ProgressBar,
 ) -> Source:
     """What the frozen part gives for each of `views` of every image, computed once and kept in `folder`.
 
@@ -106,7 +106,7 @@ def subset(source: Source, chosen: NDArray[np.int64]) -> Source:
 
 
 def _stored(
-    half: Cut, pixels: Source, view: int | None, folder: Path, batch: int, progress: Progress
+    half: Cut, pixels: Source, view: int | None, folder: Path, batch: int, progress: ProgressBar
 ) -> NDArray[np.float32]:
     """float32 (n, features) or (n, h, w, c)."""
     path = folder / f"{'plain' if view is None else view}.npy"

@@ -20,7 +20,7 @@ from edgecnn.models import Built, build
 from edgecnn.recipes import AUTO, recommend
 from edgecnn.train.cut import Cut, cut
 from edgecnn.train.options import TrainOptions
-from edgecnn.train.progress import Progress
+from edgecnn.train.progress import ProgressBar
 from edgecnn.train.sources import Source, frozen_source, pixel_source, prepared
 from edgecnn.transfer import recipe_for, starting_point, trained_stages
 
@@ -89,7 +89,7 @@ def start_of(data: Dataset, options: TrainOptions, fabric: Fabric, settled: tupl
     return Start(built, preprocess, with_options(recipe, options), reason, fabric)
 
 
-def task_of(data: Dataset, options: TrainOptions, start: Start, cache: Path, progress: Progress) -> Task:
+def task_of(data: Dataset, options: TrainOptions, start: Start, cache: Path, progress: ProgressBar) -> Task:
     """Inputs for the network; for its tail alone where what comes before is frozen and can be computed once."""
     module, recipe = start.built.module, start.recipe
     train_items = ordered(data.train if recipe.name != "none" else ())
@@ -114,7 +114,7 @@ def cut_for(module: nn.Module, recipe: Recipe, pixels: Source) -> Cut | None:
 
 
 def computed_once(
-    half: Cut, sources: Sequence[Source], options: TrainOptions, recipe: Recipe, folder: Path, progress: Progress
+    half: Cut, sources: Sequence[Source], options: TrainOptions, recipe: Recipe, folder: Path, progress: ProgressBar
 ) -> tuple[Source, Source] | None:
     """Training and validation inputs of the tail. Fewer views than wanted where they would take too much disk; None
     where even one would."""

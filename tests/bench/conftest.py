@@ -13,7 +13,7 @@ from PIL import Image
 
 from edgecnn.artifact import Artifact, Bundle, Check, Cost, Golden, Interval, Preprocess, inventory, write_bundle
 from edgecnn.bench.host import Fingerprint, State
-from edgecnn.bench.measure import Plan, Samples, Stages
+from edgecnn.bench.measure import MeasurePlan, Samples, Stages
 from edgecnn.bench.records import BenchImage, Run, Subject
 from edgecnn.documents import sha256_of
 from edgecnn.executed import Executed, ExecutedLayer
@@ -165,7 +165,7 @@ def make_run() -> Callable[..., Run]:
         run = Run(
             started="2026-11-02T10:00:00+00:00",
             subject=subject,
-            plan=Plan(samples=len(nanoseconds)),
+            plan=MeasurePlan(samples=len(nanoseconds)),
             threads=2,
             images=tuple(BenchImage(name=f"{i}.jpg", sha256="1" * 64, bytes=9, expected=i) for i in range(2)),
             images_found=2,

@@ -27,7 +27,7 @@ from edgecnn.bench import (
     summarize,
     table,
 )
-from edgecnn.bench.measure import Plan
+from edgecnn.bench.measure import MeasurePlan
 from edgecnn.bench.process import child_environment
 from edgecnn.bench.records import Run
 from edgecnn.errors import UserError
@@ -248,7 +248,7 @@ def test_bursts_that_leave_too_few_samples_are_measured_once_more(
     bursty = np.where(np.arange(2300) % 500 < 10, 9.0, 5.0) + np.random.default_rng(0).normal(0, 0.05, 2300)
     asked: list[int] = []
 
-    def measure(folder: Path, artifact: object, images: object, plan: Plan, threads: int) -> Run:
+    def measure(folder: Path, artifact: object, images: object, plan: MeasurePlan, threads: int) -> Run:
         asked.append(plan.samples)
         return make_run(tuple(bursty))
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from edgecnn.artifact import Preprocess
-from edgecnn.bench.measure import NullSession, Plan, decide, measure
+from edgecnn.bench.measure import MeasurePlan, NullSession, decide, measure
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Preparer
 
-QUICK = Plan(samples=10, window=2, windows=2)
+QUICK = MeasurePlan(samples=10, window=2, windows=2)
 
 
 def test_each_nanosecond_belongs_to_its_stage(clock, fake_preparer, fake_session) -> None:
@@ -46,7 +46,7 @@ def test_the_engine_gets_a_batch_of_one_and_images_take_turns(clock, fake_prepar
 def test_warm_up_ends_when_windows_agree_and_its_units_are_kept_apart(clock, fake_preparer, fake_session) -> None:
     """Latency falls for 40 units, then stays: three windows of 20 must agree."""
     session = fake_session(lambda number: 100_000 - 2_000 * min(number, 40))
-    samples = measure(session, fake_preparer, [b"\0"], Plan(samples=5), clock=clock, cpu_clock=clock)
+    samples = measure(session, fake_preparer, [b"\0"], MeasurePlan(samples=5), clock=clock, cpu_clock=clock)
     assert samples.steady
     assert len(samples.warmup.infer) == 100
     assert samples.warmup.infer[0] == 100_000
@@ -54,13 +54,15 @@ def test_warm_up_ends_when_windows_agree_and_its_units_are_kept_apart(clock, fak
 
 
 def test_a_steady_session_still_gets_the_least_warm_up(clock, fake_preparer, fake_session) -> None:
-    samples = measure(fake_session(lambda n: 1), fake_preparer, [b"\0"], Plan(samples=5), clock=clock, cpu_clock=clock)
+    samples = measure(
+        fake_session(lambda n: 1), fake_preparer, [b"\0"], MeasurePlan(samples=5), clock=clock, cpu_clock=clock
+    )
     assert len(samples.warmup.infer) == 60
 
 
 def test_warm_up_that_never_settles_ends_at_its_cap(clock, fake_preparer, fake_session) -> None:
     session = fake_session(lambda number: 10_000_000 * (1 + number // 20 % 2))
-    plan = Plan(samples=5, warmup_seconds=3.0)
+    plan = MeasurePlan(samples=5, warmup_seconds=3.0)
     samples = measure(session, fake_preparer, [b"\0"], plan, clock=clock, cpu_clock=clock)
     assert not samples.steady
     assert 3e9 <= sum(samples.warmup.total) < 3.1e9
@@ -76,7 +78,7 @@ def test_a_session_slower_than_the_cap_warms_up_once(clock, fake_preparer, fake_
 def test_images_of_different_cost_do_not_look_like_a_slow_warm_up(clock, fake_preparer, fake_session) -> None:
     """Windows hold whole passes over seven images, one of which is ten times as slow."""
     session = fake_session(lambda number: 10_000 if number % 7 == 0 else 1_000)
-    samples = measure(session, fake_preparer, [b"\0"] * 7, Plan(samples=7), clock=clock, cpu_clock=clock)
+    samples = measure(session, fake_preparer, [b"\0"] * 7, MeasurePlan(samples=7), clock=clock, cpu_clock=clock)
     assert samples.steady
     assert len(samples.warmup.total) == 63
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from edgecnn.bench import child, process
-from edgecnn.bench.measure import Plan
+from edgecnn.bench.measure import MeasurePlan
 from edgecnn.errors import UserError
 
-PLAN = Plan(samples=5, window=2, windows=2)
+PLAN = MeasurePlan(samples=5, window=2, windows=2)
 
 
 def test_threads_are_pinned_before_the_child_starts() -> None:
