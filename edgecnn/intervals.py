@@ -89,6 +89,7 @@ def _upper_bound(lost: float, gained: float, trials: float, alpha: float) -> flo
     return max(high, exact)
 
 
+@lru_cache(maxsize=65536)
 def trials_needed(lost: float, gained: float, trials: float, limit: float, alpha: float) -> int | None:
     """So many trials, with the same shares of lost and gained, put the upper `paired_bounds` within `limit`.
 
@@ -98,7 +99,7 @@ def trials_needed(lost: float, gained: float, trials: float, limit: float, alpha
         return None
 
     def enough(n: int) -> bool:
-        return _upper_bound(lost * n / trials, gained * n / trials, n, alpha) <= limit
+        return _bounded(lost * n / trials, gained * n / trials, n, limit, alpha)
 
     high = 1
     while not enough(high):
@@ -110,6 +111,14 @@ def trials_needed(lost: float, gained: float, trials: float, limit: float, alpha
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def _bounded(lost: float, gained: float, trials: float, limit: float, alpha: float) -> bool:
+    """Whether `_upper_bound` is within a limit that is above the estimate, without looking for the bound."""
+    if _tango(lost, gained, trials, limit) > NormalDist().inv_cdf(alpha):
+        return False
+    exact = not gained and lost <= _EXACT_UP_TO
+    return not exact or binomial_cdf(math.ceil(lost), math.floor(trials), limit) <= alpha
 
 
 def worse_p(worse: int, better: int) -> float:

@@ -7,20 +7,27 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
+from edgecnn import export as exporting
 from edgecnn import formats
 from edgecnn.artifact import Artifact, load_bundle
-from edgecnn.data import load_folder
+from edgecnn.bench import Summary, Verdict
+from edgecnn.checkpoint import read_checkpoint
+from edgecnn.data import load_folder, load_split
 from edgecnn.export import bundle as bundling
 from edgecnn.export import variant as making
 from edgecnn.formats import Converted
 from edgecnn.models import Deployed
+from edgecnn.pipeline import choose
 from edgecnn.rehearse.short import Shown
 from edgecnn.train import fine_tune
 from tests.test_cli import call, refused
@@ -229,3 +236,109 @@ def test_a_bundle_of_a_newer_version_is_refused(
     assert "install a matching edgecnn" in line
     assert path.read_bytes() == (tmp_path / "before" / "bundle.json").read_bytes()
     assert sorted(one.name for one in tmp_path.iterdir()) == ["before", "bundle"]
+
+
+def test_a_network_that_answers_one_class_is_to_blame_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Black images in every class: INT8 answers as fp32 does, which is what is wrong."""
+    for name in ("dark", "good", "spot"):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+        for number in range(12):
+            black = np.zeros((40, 40, 3), np.uint8)
+            black[0, 0] = (ord(name[0]) % 7, number, 1)  # so that no two files are the same
+            Image.fromarray(black).save(tmp_path / "parts" / name / f"{number}.png")
+    data = load_folder(tmp_path / "parts")
+    fine_tune(data, options(model="edgecnn:resnet_small_32", epochs=1), tmp_path / "run")
+    target = write_target(tmp_path, "int8", FLOAT[1:], "int8_minutes = 0.01\n")
+    assert call(monkeypatch, "export", tmp_path / "run", "--target", target, "--out", tmp_path / "bundle") == 1
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "the network answers one class: fp32 already says" in said
+    assert "collapsed" not in said
+    bundle = load_bundle(tmp_path / "bundle")
+    assert [one.variant for one in bundle.artifacts] == ["onnx-int8"]
+    assert bundle.doubts
+
+
+def altered(real: Any, images: int) -> Any:
+    """`run_files` whose answers are turned where there are so many images: those of one split."""
+
+    def run_files(session: Any, paths: Any, spec: Any) -> Any:
+        logits = real(session, paths, spec)
+        return np.roll(logits, 1, axis=1) if len(paths) == images else logits
+
+    return run_files
+
+
+def test_test_images_select_nothing_and_what_they_show_is_never_silent(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, out = write_target(tmp_path, "fp16", (("openvino", "openvino"),)), tmp_path / "bundle"
+    target.write_text(target.read_text().replace("50.0", "1.0"))
+    images = len(load_split(None, run / "split.json").test)
+    monkeypatch.setattr(making, "run_files", altered(making.run_files, images))
+    monkeypatch.setattr(bundling, "check_frames", lambda *given: None)
+    assert call(monkeypatch, "export", run, "--target", target, "--out", out) == 1
+    said = capsys.readouterr().out
+    bundle = load_bundle(out)
+    (artifact,) = bundle.artifacts
+    assert artifact.selection is not None
+    assert artifact.selection.on == "validation images"
+    assert artifact.selection.judged.acceptable
+    assert artifact.check.judged.shown == "shown beyond"
+    assert artifact.check.loss_points > 1
+    assert "NOT WITHIN THE TARGET ON TEST IMAGES, never chosen" in said
+    row = Summary.model_construct(variant="openvino-fp16", verdict=Verdict.model_construct(outcome="PASS"), p50_ms=1.0)
+    assert choose(out, [row]).choice is None
+
+
+def test_validation_images_leave_out_what_is_beyond_a_limit(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only what validation images are answered is turned; the test images are as good as ever."""
+    target = write_target(tmp_path, "fp16", (("openvino", "openvino"),))
+    target.write_text(target.read_text().replace("50.0", "1.0"))
+    real = making._run
+
+    def turned(*given: Any) -> Any:
+        selecting, logits, executed = real(*given)
+        return np.roll(selecting, 1, axis=1), logits, executed
+
+    monkeypatch.setattr(making, "_run", turned)
+    line = refused(monkeypatch, capsys, "export", run, "--target", target, "--out", tmp_path / "bundle")
+    assert "no variant of trial passed" in line
+    assert "validation images: " in line
+
+
+def test_a_strict_target_refuses_what_so_few_images_cannot_show(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = write_target(tmp_path, "fp16", (("openvino", "openvino"),), 'not_shown = "refuse"\n')
+    target.write_text(target.read_text().replace("50.0", "1.0"))
+    line = refused(monkeypatch, capsys, "export", run, "--target", target, "--out", tmp_path / "bundle")
+    assert "not shown to be within 1; about" in line
+
+
+def test_without_validation_images_nothing_is_called_validated(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same run with its validation images gone: train images outside the calibration, then calibration images."""
+    real = exporting.load_split
+
+    def without_validation(*given: Any) -> Any:
+        return replace(real(*given), val=())
+
+    monkeypatch.setattr(exporting, "load_split", without_validation)
+    monkeypatch.setattr(exporting, "split_hashes", lambda data: read_checkpoint(run).splits)
+    for calibration, on in ((8, "train images outside the calibration"), (512, "calibration images")):
+        target = write_target(tmp_path, "int8", FLOAT[1:], f"int8_minutes = 0.01\ncalibration_images = {calibration}\n")
+        out = tmp_path / f"bundle-{calibration}"
+        call(monkeypatch, "export", run, "--target", target, "--out", out)
+        (artifact,) = load_bundle(out).artifacts
+        assert artifact.selection is not None
+        assert (artifact.selection.on, artifact.selection.validated) == (on, False)
+        assert artifact.notes["judged_on"] == on
+        assert artifact.selection.judged.shown != "shown within"
+        assert f"not validated: no validation images, kept by {artifact.selection.images} {on}" in (
+            " ".join(capsys.readouterr().out.split())
+        )

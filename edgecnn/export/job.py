@@ -43,6 +43,8 @@ class Judging:
     labels: Labels
     logits: NDArray[np.float32]
     """Eager fp32's."""
+    parts: NDArray[np.int64] | None
+    """Which of them show one part."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def prepare_job(
             sha256=tuple(item.sha256 for item in data.test),
             labels=_labels(data.test),
             logits=logits,
+            groups=_parts(data.test),
         ),
         golden=choose(data.test, logits, data.classes, spec),
         calibration=calibration,
@@ -124,7 +127,7 @@ def _judging(deployed: Any, checkpoint: Checkpoint, data: Dataset, calibration: 
     elif others:
         on = "train images outside the calibration"
     images = prepare_files([item.path for item in items], checkpoint.preprocess)
-    return Judging(on, items, images, _labels(items), _eager(deployed, images))
+    return Judging(on, items, images, _labels(items), _eager(deployed, images), _parts(items))
 
 
 def _networks(
@@ -148,6 +151,7 @@ def _networks(
         validation_logits=judging.logits,
         yardstick=yardstick,
         threads=target.threads,
+        validation_groups=judging.parts,
         judged_on=judging.on,
         minutes=target.int8_minutes,
         training=images,
@@ -155,6 +159,12 @@ def _networks(
         isa=target.isa,
     )
     return Networks(source, tuning)
+
+
+def _parts(items: Sequence[Item]) -> NDArray[np.int64] | None:
+    """A number for each image's part; None where no two images show one. Equal bytes are one part."""
+    numbers = np.unique([item.part or item.sha256 for item in items], return_inverse=True)[1]
+    return numbers if len(items) and numbers.max() + 1 < len(items) else None
 
 
 def _labels(items: Sequence[Item]) -> Labels:

@@ -73,7 +73,7 @@ def make_variant(job: Job, spec: VariantSpec, folder: Path) -> Artifact | LeftOu
 def _selected(job: Job, spec: VariantSpec, logits: NDArray[np.float32], executed: Executed) -> Selection:
     """Judged by the images that select. A strict target takes nothing as shown by images that had a part in it."""
     judging, yardstick = job.judging, job.yardstick
-    found = measure(logits, judging.logits, judging.labels)
+    found = measure(logits, judging.logits, judging.labels, judging.parts)
     judged = judge(found, yardstick, spec.precision, executed)
     if judging.on != "validation images" and judged.shown == "shown within" and spec.precision != "fp32":
         unknown = (*judged.too_few, f"not validated: there are no validation images, {judging.on} were looked at")
