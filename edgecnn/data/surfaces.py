@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edgecnn.data.textures import (
-    MARKS,
-    PRETRAIN_CLASSES,
+from edgecnn.data.brushes import (
     Canvas,
     Field,
     Mark,
@@ -37,6 +35,7 @@ from edgecnn.data.textures import (
     turned,
     wandering,
 )
+from edgecnn.data.textures import MARKS, PRETRAIN_CLASSES
 from edgecnn.documents import folder_written_whole
 from edgecnn.errors import UserError, not_one_of
 from edgecnn.imaging import Pixels
