@@ -189,3 +189,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_atomically(tmp_path / "a" / "b.json", "1")
     write_atomically(tmp_path / "a" / "b.json", b"2")
     assert [(path.name, path.read_text()) for path in (tmp_path / "a").iterdir()] == [("b.json", "2")]
+
+
+def test_pixels_of_an_older_version_are_refused_with_the_cure() -> None:
+    with pytest.raises(ValueError, match="bilinear-antialias/1 gave other pixels .*: train or adopt again"):
+        Preprocess(height=8, width=8, resize="bilinear-antialias/1")  # type: ignore[arg-type]
