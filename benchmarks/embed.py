@@ -2,7 +2,8 @@
 
     python benchmarks/embed.py --shared SHARED
 
-SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with torchvision's ImageNet weights at 96×96.
+SHARED holds data/ and weights/ (not part of this project). MobileNetV2 with torchvision's ImageNet weights at 96×96,
+magnetic tiles split by tile (benchmarks/parts.py).
 One row a data set is appended to benchmarks/results/embed.jsonl.
 """
 
@@ -13,6 +14,8 @@ import json
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+
+from parts import TILES, write_tiles
 
 from edgecnn.bench.host import fingerprint
 from edgecnn.embeddings import embed, read_images
@@ -32,10 +35,13 @@ def main() -> None:
     source = from_model("torchvision:mobilenet_v2", str(weights), 96, "stretch")
     for name in SETS:
         with tempfile.TemporaryDirectory() as folder:
-            images = read_images(shared / "data" / name / "images")
+            root = shared / "data" / name / "images"
+            group = str(write_tiles(root, Path(folder) / "tiles.csv")) if name == TILES else None
+            images = read_images(root, group=group)
             findings = embed(images, source, Path(folder) / "features.npz", Silent())
         row = {
             "data": name,
+            "split": "by tile" if group else "by looks",
             **findings.model_dump(mode="json", exclude={"out", "page"}),
             "date": datetime.now(UTC).date().isoformat(),
             "host": fingerprint().model_dump(mode="json"),

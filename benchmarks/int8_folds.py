@@ -4,9 +4,9 @@
     python benchmarks/int8_folds.py export --shared SHARED --work WORK --target TARGET.toml
     python benchmarks/int8_folds.py --table        # the stored rows, pooled over the folds, as Markdown
 
-SHARED holds data/ and weights/ (not part of this project). Fine-tunes one network a fold (stratified, by content hash,
-so that duplicates never straddle), exports each fold's checkpoint for the target, and appends one line per fold and
-variant, with the flipped test images, to benchmarks/results/int8_folds.jsonl. Finished work in WORK is reused.
+SHARED holds data/ and weights/ (not part of this project). Fine-tunes one network a fold (stratified, parts whole:
+magnetic tiles by their names, else what looks alike), exports each fold's checkpoint for the target, and appends one
+line per fold and variant, with the flipped test images, to benchmarks/results/int8_folds.jsonl. Finished work in WORK is reused.
 """
 
 from __future__ import annotations
@@ -15,16 +15,18 @@ import argparse
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from parts import TILES, write_tiles
+
 from edgecnn.artifact import Bundle
 from edgecnn.bench.host import fingerprint
 from edgecnn.checkpoint import read_checkpoint
-from edgecnn.data import Dataset, Item, load_folder
+from edgecnn.data import Dataset, load_folder
 from edgecnn.export import export as export_bundle
+from edgecnn.folds import datasets
 from edgecnn.intervals import clopper_pearson, mcnemar, paired_difference
 from edgecnn.profiles import load_target
 from edgecnn.train import TrainOptions, fine_tune
@@ -45,23 +47,12 @@ MODELS = {
 RECIPES = {"defect_magnetic_tile": "last", "defect_neu_det": "head"}
 
 
-def folds(data: Dataset, count: int = FOLDS) -> Iterator[Dataset]:
-    """The dataset `count` times, each image in the test split of one of them; validation is every sixth of the rest.
-
-    Images with equal bytes count as one, so that none straddles.
-    """
-    unique = {item.sha256: item for item in (*data.train, *data.val, *data.test)}
-    by_label: dict[int, list[Item]] = defaultdict(list)
-    for digest in sorted(unique):
-        by_label[unique[digest].label].append(unique[digest])
-    for fold in range(count):
-        split: dict[str, list[Item]] = {"train": [], "val": [], "test": []}
-        for items in by_label.values():
-            rest = [item for rank, item in enumerate(items) if rank % count != fold]
-            split["test"] += items[fold::count]
-            split["val"] += rest[::6]
-            split["train"] += [item for rank, item in enumerate(rest) if rank % 6]
-        yield replace(data, **{name: tuple(items) for name, items in split.items()})
+def folds(shared: Path, set_name: str, work: Path) -> tuple[Dataset, ...]:
+    """The dataset once a fold, as `edgecnn run --folds` makes them: parts whole, the tiles' told by their names."""
+    root = shared / "data" / set_name / "images"
+    work.mkdir(parents=True, exist_ok=True)
+    group = str(write_tiles(root, work / "tiles.csv")) if set_name == TILES else None
+    return datasets(load_folder(root, group=group), FOLDS, 0)
 
 
 def train(
@@ -70,11 +61,10 @@ def train(
     """Fine-tune one network a fold."""
     name, weights = MODELS[model]
     recipe = recipe or (RECIPES[set_name] if weights else "scratch")
-    data = load_folder(shared / "data" / set_name / "images")
     options = TrainOptions(
         model=name, weights=str(shared / "weights" / weights) if weights else "none", recipe=recipe, size=size
     )
-    for fold, part in enumerate(folds(data)):
+    for fold, part in enumerate(folds(shared, set_name, work)):
         if fold in only:
             checkpoint = fine_tune(part, options, work / f"{set_name}-{model}-{fold}" / "train")
             print(
@@ -97,6 +87,7 @@ def export(work: Path, set_name: str, model: str, target: str, only: Sequence[in
                 "fold": fold,
                 "recipe": checkpoint.recipe.name,
                 "size": checkpoint.preprocess.height,
+                "parts": checkpoint.grouping.parts if checkpoint.grouping else None,
                 "target": Path(target).stem,
                 "date": datetime.now(UTC).date().isoformat(),
                 "host": fingerprint().model_dump(mode="json"),

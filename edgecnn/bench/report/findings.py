@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgecnn.artifact import Bundle
 from edgecnn.bench import Summary, Verdict
 from edgecnn.bench.report.material import Material, Variant, host_words
 from edgecnn.bench.report.wording import counted, millions, milliseconds, moment, percent, proportion
@@ -76,10 +77,33 @@ def table_notes(material: Material) -> list[str]:
         "threads: processor seconds per second. int8 layers: what the engine ran, of all with weights.",
         f"Accuracy: {images:,} test images; 95 % intervals, top-1 by Clopper and Pearson, loss paired with eager fp32 "
         "on the same images (plus is worse). logit error: the largest, in standard deviations of fp32's logits.",
+        parts_line(material.bundle),
         defects,
         f"loss shown: whether the test images show, for all variants at once with 95 %, that the loss is within "
         f"{material.bundle.accuracy_loss_limit:g} points, or beyond a limit; n: so many images, answered alike, would.",
     ]
+
+
+def parts_line(bundle: Bundle) -> str:
+    """How images of one part were kept out of two splits."""
+    grouping = bundle.provenance.grouping
+    if grouping is None:
+        return "Parts: nobody looked whether one part is in several splits."
+    how = {
+        "names": f"named by {grouping.rule!r}",
+        "table": f"named by {grouping.rule.partition(' ')[0]}",
+        "looks": "told by looks",
+        "content": "equal bytes only: one part photographed twice may be in two splits",
+    }[grouping.by]
+    straddling = (
+        f"; {grouping.straddling} are in several of the given splits, and accuracy is flattered"
+        if grouping.straddling
+        else ""
+    )
+    return (
+        f"Parts: {grouping.images:,} images of {counted(grouping.parts, 'part')} ({how}; sha256 "
+        f"{grouping.sha256[:12]}…){straddling}."
+    )
 
 
 def warnings(material: Material) -> list[str]:
