@@ -6,7 +6,8 @@
 
 SHARED holds data/ and weights/ (not part of this project). Fine-tunes one network a fold (stratified, parts whole:
 magnetic tiles by their names, else what looks alike), exports each fold's checkpoint for the target, and appends one
-line per fold and variant, with the flipped test images, to benchmarks/results/int8_folds.jsonl. Finished work in WORK is reused.
+line per fold and variant, with the flipped test images, to benchmarks/results/int8_folds.jsonl. Finished work in WORK
+is reused.
 """
 
 from __future__ import annotations
