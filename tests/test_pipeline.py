@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from edgecnn import runtimes
-from edgecnn.artifact import Bundle, load_bundle
+from edgecnn.artifact import Bundle, load_bundle, write_bundle
 from edgecnn.bench import read_runs
 from edgecnn.cli import main
 from edgecnn.data import calibration_items, load_split, split_hash
@@ -153,6 +153,36 @@ def test_verify_finds_the_images_by_content(ran: Path, surfaces: Path, bundle: B
     rows = verify(ran / "bundle", flat, ["onnx-fp32"])
     assert rows[0].passed
     assert rows[0].check == bundle.artifact("onnx-fp32").check
+
+
+def test_verify_on_a_processor_where_int8_decides_otherwise(
+    ran: Path, surfaces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(ran / "bundle", folder)
+    whole = load_bundle(folder)
+    int8 = next(one for one in whole.artifacts if one.precision == "int8")
+    # As if the golden images had been decided otherwise where the bundle comes from: two of three, the next class.
+    turned = tuple(
+        one.model_copy(update={"logits": one.logits[1:] + one.logits[:1]}) if place % 3 else one
+        for place, one in enumerate(whole.golden)
+    )
+    artifact = int8.model_copy(update={"proven_on": ("elsewhere",), "golden_decisions": ()})
+    write_bundle(folder, whole.model_copy(update={"artifacts": (artifact,), "golden": turned}))
+    assert call("verify", folder, "--data", surfaces) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{int8.variant}: decides otherwise on" in printed
+    (row,) = verify(folder, surfaces)
+    assert row.passed is False
+    assert row.proof is not None
+    assert row.proof.refused
+
+    write_bundle(folder, whole.model_copy(update={"artifacts": (artifact,)}))
+    (row,) = verify(folder, surfaces)
+    assert row.passed
+    assert row.proof is not None
+    assert row.proof.outcome == "same"
+    assert "only on elsewhere" in row.proof.text
 
 
 def test_verify_names_missing_images(ran: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

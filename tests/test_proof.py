@@ -78,6 +78,20 @@ def test_where_it_was_proven_nothing_is_run(made: tuple[Path, Bundle]) -> None:
     assert (proof.outcome, runs) == ("proven", 0)
 
 
+def test_an_engine_that_is_held_back_is_on_another_instruction_set(
+    made: tuple[Path, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = runtimes.instruction_set("openvino")
+    if whole not in ("x86-64-v3", "x86-64-avx512", "x86-64-vnni"):
+        pytest.skip(f"{whole} cannot be held to SSE4")
+    openvino = variant(made[1], runtime="openvino", proven_on=(whole,))
+    assert here(made, openvino, [])[0].outcome == "proven"
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    proof, runs = here(made, openvino, flipped(*range(20)))
+    assert (proof.outcome, proof.instruction_set, runs) == ("differs", "x86-64-v2", 60)
+    assert here(made, variant(made[1], proven_on=(whole,)), [])[0].outcome == "proven"  # ONNX Runtime obeys nothing
+
+
 def test_fp32_is_noted_and_not_run(made: tuple[Path, Bundle]) -> None:
     proof, runs = here(made, variant(made[1], "fp32", proven_on=("elsewhere",)), [])
     assert (proof.outcome, runs, proof.refused) == ("not looked at", 0, False)

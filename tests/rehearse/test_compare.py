@@ -1,4 +1,4 @@
-"""The rehearsal on an emulated board: its parts without one, and the whole of it where it can be set up."""
+"""What a device answered against the trained network and this machine: differences, flips, exit codes."""
 
 from __future__ import annotations
 
