@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -29,6 +29,7 @@ MODELS = ("timm:mobilenetv2_035", *EMBEDDED, "timm:vit_small_patch14_dinov2", "t
 MEASURED = Path(__file__).parents[1] / "benchmarks" / "results" / "transfer.jsonl"
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault of the rule
 @given(
     images=st.integers(0, 10**7),
     domain=st.sampled_from(["near", "far", "unknown"]),

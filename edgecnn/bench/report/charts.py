@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,13 @@ from edgecnn.bench.report.training import Training
 from edgecnn.bench.report.wording import milliseconds
 from edgecnn.profiles import Budget
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    from matplotlib.text import Text
+    from matplotlib.transforms import Bbox
+
 PRECISION_COLOURS = {"fp32": "#4c78a8", "fp16": "#59a14f", "int8": "#f28e2b"}
 STAGE_COLOURS = {"decode": "#76b7b2", "prepare": "#edc948", "infer": "#4c78a8", "decide": "#b07aa1"}
 _BUDGET_COLOUR = "#d62f3a"
@@ -28,7 +35,7 @@ _VARIABLES = {_INK: "var(--ink)", _FAINT: "var(--line)", _PAPER: "var(--paper)"}
 _WIDTH = 11.0
 """Inches, of 100 px each."""
 _BINS = 70
-_STYLE: dict[str, Any] = {
+_STYLE: dict[str, str | float | bool] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names come from users
     "font.family": "sans-serif",
@@ -90,8 +97,10 @@ def stages(material: Material) -> str | None:
         axis.spines["left"].set_visible(False)
         axis.set_xlabel("sum of the stages' medians, ms")
         handles = [_patch(STAGE_COLOURS[stage]) for stage in STAGES]
-        above = {"loc": "lower left", "bbox_to_anchor": (-0.01, 1)}
-        axis.legend(handles, STAGES, ncols=len(STAGES), frameon=False, handlelength=1, **above)
+        axis.legend(
+            handles, STAGES, ncols=len(STAGES), frameon=False, handlelength=1, loc="lower left",
+            bbox_to_anchor=(-0.01, 1),
+        )  # fmt: skip
         return _svg(figure, "Median of each stage for each variant")
 
 
@@ -154,7 +163,7 @@ def training_curves(training: Training | None) -> str | None:
 
 
 def _histogram(
-    axis: Any, variant: Variant, total: NDArray[np.float64], edges: NDArray[np.float64], budget: Budget
+    axis: Axes, variant: Variant, total: NDArray[np.float64], edges: NDArray[np.float64], budget: Budget
 ) -> None:
     summary = variant.summary
     if summary is None:
@@ -174,7 +183,7 @@ def _histogram(
     axis.spines["left"].set_visible(False)
 
 
-def _stack(axis: Any, place: int, row: Summary, widest: float) -> None:
+def _stack(axis: Axes, place: int, row: Summary, widest: float) -> None:
     left = 0.0
     for stage in STAGES:
         width = row.stages[stage].p50_ms
@@ -189,7 +198,7 @@ def _stack(axis: Any, place: int, row: Summary, widest: float) -> None:
     axis.text(left + 0.008 * widest, place, f"{milliseconds(left)} ms", va="center")
 
 
-def _front(axis: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+def _front(axis: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
     """Steps through the variants that no other one beats in both."""
     best: list[int] = []
     for index in np.lexsort((-y, x)).tolist():
@@ -198,7 +207,7 @@ def _front(axis: Any, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
     axis.step(x[best], y[best], where="post", color=_INK, linewidth=1, alpha=0.45, linestyle=(0, (4, 3)), zorder=1)
 
 
-def _point(axis: Any, variant: Variant, x: float, y: float) -> None:
+def _point(axis: Axes, variant: Variant, x: float, y: float) -> None:
     interval = variant.artifact.check.top1_interval
     colour = PRECISION_COLOURS[variant.artifact.precision]
     error = [[y - 100 * interval.low], [100 * interval.high - y]]
@@ -210,7 +219,7 @@ def _point(axis: Any, variant: Variant, x: float, y: float) -> None:
         )
 
 
-def _accuracy_floor(axis: Any, material: Material) -> Any:
+def _accuracy_floor(axis: Axes, material: Material) -> Text:
     """The least top-1 that the target accepts; returns its text."""
     reference = max(variant.artifact.check.reference_top1 for variant in material.variants)
     floor = 100 * reference - material.bundle.accuracy_loss_limit
@@ -221,7 +230,7 @@ def _accuracy_floor(axis: Any, material: Material) -> Any:
     )  # fmt: skip
 
 
-def _label(axis: Any, shown: Sequence[Variant], taken: list[Any]) -> None:
+def _label(axis: Axes, shown: Sequence[Variant], taken: list[Bbox]) -> None:
     """Names beside their points, each where it covers the fewest of the boxes that are `taken` (in pixels)."""
     frame = axis.get_window_extent()
     places = [(side, lift) for lift in (8, -8, 20, -20, 32, -32, 44, -44, 56, -56) for side in (1, -1)]
@@ -240,7 +249,7 @@ def _label(axis: Any, shown: Sequence[Variant], taken: list[Any]) -> None:
         taken.append(box)
 
 
-def _obstacles(axis: Any, shown: Sequence[Variant], budget: Budget) -> list[Any]:
+def _obstacles(axis: Axes, shown: Sequence[Variant], budget: Budget) -> list[Bbox]:
     """Where no name should stand: on the budget's line, on an interval's bar, least of all on a point. In pixels."""
     from matplotlib.transforms import Bbox
 
@@ -264,7 +273,7 @@ def _bins(totals: Sequence[NDArray[np.float64]], budget: Budget) -> tuple[NDArra
     return np.linspace(0.95 * low, 1.03 * high, 2 * _BINS), False
 
 
-def _plain_ticks(axis: Any, log: bool) -> None:
+def _plain_ticks(axis: Axes, log: bool) -> None:
     """1, 2, 5, 10 instead of powers of ten."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -275,14 +284,14 @@ def _plain_ticks(axis: Any, log: bool) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _patch(colour: str) -> Any:
+def _patch(colour: str) -> Patch:
     from matplotlib.patches import Patch
 
     return Patch(color=colour)
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[Any]:
+def _figure(width: float, height: float) -> Iterator[Figure]:
     """A figure in our style, without pyplot's global state."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -295,7 +304,7 @@ def _figure(width: float, height: float) -> Iterator[Any]:
         yield figure
 
 
-def _svg(figure: Any, description: str) -> str:
+def _svg(figure: Figure, description: str) -> str:
     """The figure as an <svg> element that scales to the page; `description` is for who cannot see it."""
     import matplotlib
 
