@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -33,16 +34,16 @@ class Part:
     lost: Mask
     gained: Mask
 
-    @property
+    @cached_property
     def images(self) -> int:
         return int(self.of.sum())
 
-    @property
+    @cached_property
     def fall(self) -> float:
         """Points."""
         return 100 * (int(self.lost.sum()) - int(self.gained.sum())) / max(self.images, 1)
 
-    @property
+    @cached_property
     def design(self) -> float:
         """How many images count as one: the mean size of an image's group."""
         if self.found.groups is None or not self.images:
@@ -64,6 +65,7 @@ class Part:
         needed = trials_needed(lost, gained, trials, limit / 100, alpha)
         return None if needed is None else math.ceil(needed * self.design)
 
+    @cached_property
     def changed(self) -> tuple[int, int]:
         """(worse, better) images; where there are groups, groups by what most of their changed images did."""
         if self.found.groups is None:
@@ -73,7 +75,7 @@ class Part:
 
     def worse(self, limit: float, alpha: float, bound_alpha: float = WRONG) -> bool:
         """Whether it is shown that fp32 is better (exactly, at `alpha`), and by more than `limit` points (Tango)."""
-        exact = worse_p(*self.changed()) <= alpha * (1 + 1e-9)
+        exact = worse_p(*self.changed) <= alpha * (1 + 1e-9)
         return exact and 100 * self.bounds(bound_alpha)[0] > limit
 
     def _counts(self) -> tuple[float, float, float]:
@@ -114,14 +116,17 @@ def costs_of(found: Distance, yardstick: Yardstick, everything: Part, alpha: flo
 def _by_class(found: Distance, yardstick: Yardstick, alpha: float) -> list[Cost]:
     """Classes whose recall falls by more than the limit, unless it is one image of several."""
     parts: dict[int, Part] = {}
-    for label in np.unique(found.known[found.lost | found.gained]).tolist():
+    lost, gained = found.lost, found.gained
+    for label in np.unique(found.known[lost | gained]).tolist():
         of = found.known == label
-        parts[label] = Part(found, of, found.lost & of, found.gained & of)
-    tests = _tests([0.5 ** sum(part.changed()) for part in parts.values()], alpha)
+        parts[label] = Part(found, of, lost & of, gained & of)
+    tests = _tests([0.5 ** sum(part.changed) for part in parts.values()], alpha)
     costs = []
     for label, part in parts.items():
+        if part.fall <= yardstick.loss_limit:
+            continue
         right, before = (int((rows[part.of] == label).sum()) for rows in (found.decided, found.expected))
-        if part.fall > yardstick.loss_limit and (right == 0 or worse_p(*part.changed()) <= DOUBTFUL):
+        if right == 0 or worse_p(*part.changed) <= DOUBTFUL:
             sentence = f"recalls {right} of {part.images} of {yardstick.name(label)!r}, fp32 {before}"
             costs.append(Cost(sentence, part.worse(yardstick.loss_limit, alpha / tests)))
     costs.sort(key=lambda cost: not cost.beyond)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -40,32 +41,32 @@ class Distance:
         """How many."""
         return len(self.decided)
 
-    @property
+    @cached_property
     def flipped(self) -> Mask:
         """Images that are decided otherwise."""
         return np.not_equal(self.decided, self.expected)
 
-    @property
+    @cached_property
     def agreement(self) -> float:
         """Share of equal decisions."""
         return float((self.decided == self.expected).mean())
 
-    @property
+    @cached_property
     def right(self) -> Mask:
         """Images that are decided as labelled."""
         return np.equal(self.decided, self.known)
 
-    @property
+    @cached_property
     def expected_right(self) -> Mask:
         """Images that the other place decides as labelled."""
         return np.equal(self.expected, self.known)
 
-    @property
+    @cached_property
     def lost(self) -> Mask:
         """Images that only the other place got right."""
         return self.expected_right & ~self.right
 
-    @property
+    @cached_property
     def gained(self) -> Mask:
         """Images that only this place got right."""
         return self.right & ~self.expected_right
