@@ -108,7 +108,8 @@ def _details(pictures: Pictures) -> NDArray[np.float32]:
     whole /= np.maximum(np.sqrt((whole**2).sum((1, 2), keepdims=True)), _FLAT)
     blur = _blur()
     sharp = whole - blur @ whole @ blur.T
-    rows = (sharp / (np.sqrt(blur @ (sharp * sharp) @ blur.T) + 1e-3)).reshape(len(pictures), -1)
+    spread = np.sqrt(blur @ (sharp * sharp) @ blur.T) + 1e-3
+    rows: NDArray[np.float32] = np.asarray(sharp / spread, np.float32).reshape(len(pictures), -1)
     flat = np.linalg.norm(sharp.reshape(len(pictures), -1), axis=1) < _FLAT
     rows = _unit(rows - rows.mean(1, keepdims=True))
     rows = rows - rows.mean(0)
@@ -116,7 +117,7 @@ def _details(pictures: Pictures) -> NDArray[np.float32]:
     shared = min(_MOST_SHARED, max(_LEAST_SHARED, count // _IMAGES_EACH), count // 10)
     if shared:
         axes = _main_axes(rows, shared)
-        rows = rows - (rows @ axes) @ axes.T
+        rows -= (rows @ axes) @ axes.T
     rows = _unit(rows)
     rows[flat] = 0
     return rows
