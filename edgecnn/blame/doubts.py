@@ -38,9 +38,11 @@ MARGIN = 0.05
 """Another reading is much better where the share of right answers is shown to be more than this higher…"""
 ERROR = 0.05
 """…with this probability of error, one-sided, over all readings that are tried."""
-_MACS = 60e9
-GUESSING = 0.02
-"""Probability of error, one-sided, with which a network is said to guess."""
+_MACS = 30e9
+GUESSING = 0.05
+"""Probability, one-sided, with which a network that guesses is taken for a better one…"""
+FAR = 0.02
+"""…and with which one that is right half-way from guessing to always is said not to be."""
 _FEW = 8
 """A class may be judged by so many images even where the rarest has fewer."""
 _FOLDS = 10
@@ -97,16 +99,14 @@ def judged(items: Sequence[Item], most: int) -> list[Item]:
 def other_orders(labels: Labels, answers: Answers, classes: Sequence[str]) -> list[Other]:
     """The orders in which programs sort names, and the one that fits best, judged by images that did not choose it.
 
-    None where the decisions have no more to do with the labels, in whatever order, than by chance.
+    The latter is left out where the decisions have no more to do with the labels, in whatever order, than by chance.
     """
     decided = answers.argmax(1)
-    if not _tell_an_order(labels, decided, len(classes)):
-        return []
     place = {name: number for number, name in enumerate(classes)}
     meanings = [np.array([place[name] for name in order]) for order in usual_orders(classes).values()]
     read = [meaning[decided] for meaning in meanings]
     best = _best_meaning(labels, decided, len(classes))
-    if (best != np.arange(len(classes))).any():
+    if (best != np.arange(len(classes))).any() and _tell_an_order(labels, decided, len(classes)):
         meanings.append(best)
         read.append(_out_of_fold(labels, decided, len(classes)))
     return [
@@ -129,7 +129,7 @@ def judge(
     Paired, on the same images: another reading counts where the lower bound of what it gains (Tango's interval, ERROR
     shared among all) is above MARGIN; the one that gets most right is told, among equals the one with the least loss.
     Else the network is in doubt where it answers one class alone, or guesses: more right than by always answering the
-    commonest class is not shown, and half-way from there to all right is shown not to be reached (each at GUESSING).
+    commonest class is not shown, and half-way from there to all right is shown not to be reached (GUESSING, FAR).
     Of two balanced classes it takes 18 images to doubt whatever gets half of them right, of three classes 12.
     """
     right = decided == labels
@@ -156,8 +156,8 @@ def judge(
 
 def _guesses(right: NDArray[np.bool_], commonest: int) -> bool:
     n = len(right)
-    low, high = clopper_pearson(int(right.sum()), n, 1 - 2 * GUESSING)
-    return low <= commonest / n and high < (1 + commonest / n) / 2
+    low, high = (clopper_pearson(int(right.sum()), n, 1 - 2 * error) for error in (GUESSING, FAR))
+    return low[0] <= commonest / n and high[1] < (1 + commonest / n) / 2
 
 
 def _guessing(right: NDArray[np.bool_], commonest: str) -> Doubt:
