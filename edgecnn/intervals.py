@@ -26,6 +26,14 @@ def binomial_cdf(successes: int, trials: int, probability: float) -> float:
     return min(1.0, math.fsum(_pmf(k, trials, probability) for k in range(successes + 1)))
 
 
+def samples_to_bound(percent: float, confidence: float) -> int:
+    """Fewest samples of which the largest bounds a percentile: smallest n with (percent / 100)ⁿ ≤ 1 − confidence."""
+    # Near 100 the difference is exact where the quotient is not.
+    high = percent > 50
+    log = math.log1p(-(100.0 - percent) / 100.0) if high else math.log(percent) - math.log(100.0)
+    return max(1, math.ceil(math.log1p(-confidence) / log))
+
+
 def clopper_pearson(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Exact two-sided interval of a proportion (Clopper and Pearson, Biometrika 26, 1934). (0, 1) for no trials."""
     if trials == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -12,20 +13,29 @@ from pydantic import Field, field_validator, model_validator
 from edgecnn.artifact import Isa, NotShown, Precision
 from edgecnn.documents import Frozen, Model, checked
 from edgecnn.errors import UserError, not_one_of
+from edgecnn.intervals import samples_to_bound
+from edgecnn.numbers import duration, plain
 
 _PACKAGED = Path(__file__).parent / "_profiles"
 _REPOSITORY = Path(__file__).parent.parent
-_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*ms\s*@\s*p(\d+(?:\.\d+)?)")
+_BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*ms\s*@\s*p(\d+(?:\.\d+)?)", re.ASCII)
+
+BUDGET_CONFIDENCE = 0.99
+"""Of the bound that is held against a budget: see `edgecnn.bench.stats.CONFIDENCE`."""
+MOST_SAMPLES = 1_000_000
+"""Of one variant: each is stored, and a budget that takes more can be met but not shown to be."""
+_USUAL_PERCENTILES = (99.999, 99.99, 99.9)
 
 
 class Budget(Frozen):
     """Milliseconds at a percentile, end to end: from encoded bytes in memory to decision."""
 
-    milliseconds: float = Field(gt=0)
+    milliseconds: float = Field(gt=0, allow_inf_nan=False)
     percentile: float = Field(gt=0, lt=100)
 
     def __str__(self) -> str:
-        return f"{self.milliseconds:g}ms@p{self.percentile:g}"
+        """What `parse_budget` reads as the same budget."""
+        return f"{plain(self.milliseconds)}ms@p{plain(self.percentile)}"
 
 
 class VariantSpec(Frozen):
@@ -102,11 +112,27 @@ class Target(Frozen):
 
 
 def parse_budget(text: str) -> Budget:
-    """`30ms@p99` to a Budget. UserError (a ValueError for pydantic's sake is not needed) where it is anything else."""
+    """`30ms@p99` to a Budget. UserError where it is anything else, or where no run could show that it is met."""
     match = _BUDGET.fullmatch(text.strip())
-    if not match or float(match[1]) <= 0 or not 0 < float(match[2]) < 100:
+    if not match or not 0 < float(match[1]) < math.inf or not 0 < float(match[2]) < 100:
         raise UserError(f"budget: {text!r} is not a latency at a percentile, such as 30ms@p99")
-    return Budget(milliseconds=float(match[1]), percentile=float(match[2]))
+    budget = Budget(milliseconds=float(match[1]), percentile=float(match[2]))
+    _refuse_unprovable(budget)
+    return budget
+
+
+def _refuse_unprovable(budget: Budget) -> None:
+    needed = samples_to_bound(budget.percentile, BUDGET_CONFIDENCE)
+    if needed <= MOST_SAMPLES:
+        return
+    usual = next(one for one in _USUAL_PERCENTILES if samples_to_bound(one, BUDGET_CONFIDENCE) <= MOST_SAMPLES)
+    takes = duration(needed * budget.milliseconds / 1e3)
+    raise UserError(
+        f"budget: {budget} takes {needed:,} samples of each variant (the fewest n with "
+        f"{plain(budget.percentile)} %ⁿ ≤ {plain(round(100 - 100 * BUDGET_CONFIDENCE, 9))} %), {takes} at "
+        f"{plain(budget.milliseconds)} ms each; at most {MOST_SAMPLES:,} are measured: ask for p{plain(usual)} or "
+        f"lower ({samples_to_bound(usual, BUDGET_CONFIDENCE):,} samples)"
+    )
 
 
 def target_names() -> list[str]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from edgecnn.errors import UserError
 from edgecnn.executed import Executed, ExecutedLayer
+from edgecnn.numbers import plain
 
 Comparison = Literal[">=", "<=", "=="]
 PRECISIONS = ("int8", "fp16", "bf16", "fp32")
@@ -29,7 +30,7 @@ class Requirement:
     """0..100."""
 
     def __str__(self) -> str:
-        return f"{self.precision}{self.comparison}{self.percent:g}%"
+        return f"{self.precision}{self.comparison}{plain(self.percent)}%"
 
 
 def parse(text: str) -> tuple[Requirement, ...]:
@@ -42,8 +43,8 @@ def unmet(executed: Executed | None, requirements: Sequence[Requirement]) -> lis
     shares = executed.mac_shares if executed else {}
     if executed is None or not shares:
         return [
-            f"{one.precision} must run {one.comparison} {one.percent:g} % of the MACs, but the engine does not tell"
-            " what it ran in which precision"
+            f"{one.precision} must run {one.comparison} {plain(one.percent)} % of the MACs, but the engine does not "
+            "tell what it ran in which precision"
             for one in requirements
         ]
     lines = []
@@ -53,7 +54,7 @@ def unmet(executed: Executed | None, requirements: Sequence[Requirement]) -> lis
             wrong = _offenders(executed.layers, one, percent)
             lines.append(
                 f"{one.precision} ran {_percent_unlike(percent, one)} % of the MACs,"
-                f" required {one.comparison} {one.percent:g} %" + (f": {wrong}" if wrong else "")
+                f" required {one.comparison} {plain(one.percent)} %" + (f": {wrong}" if wrong else "")
             )
     return lines
 

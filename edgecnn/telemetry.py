@@ -43,5 +43,4 @@ def _silence_what_is_loaded() -> None:
     if hub := sys.modules.get("huggingface_hub.constants"):
         hub.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
     if reporter := sys.modules.get("openvino_telemetry.main"):
-        reporter.Telemetry.send_event = lambda *words, **more: None
-        reporter.OptInChecker.check = lambda *words, **more: reporter.ConsentCheckResult.DECLINED
+        reporter.TelemetrySender.send = lambda *words, **more: None

@@ -17,7 +17,7 @@ from edgecnn.bench.rows import COLUMNS, Overall, Row, Skipped, as_json, overall,
 from edgecnn.bench.stats import Verdict
 from edgecnn.bench.summary import Summary, summarize
 from edgecnn.errors import MissingExtra, UserError
-from edgecnn.profiles import Budget, parse_budget
+from edgecnn.profiles import MOST_SAMPLES, Budget, parse_budget
 from edgecnn.progress import Progress
 from edgecnn.proof import DecidesOtherwise
 
@@ -138,6 +138,8 @@ def plan_for(budget: Budget, threads: int, samples: int | None) -> MeasurePlan:
         raise UserError(f"threads: {threads} is not a number of threads: give at least 1")
     if samples is not None and samples < 1:
         raise UserError(f"samples: {samples} is not a number of samples: give at least 1")
+    if samples is not None and samples > MOST_SAMPLES:
+        raise UserError(f"samples: {samples:,}: at most {MOST_SAMPLES:,} are measured, since each is stored")
     needed = stats.min_samples(budget.percentile)
     return MeasurePlan(samples=max(DEFAULT_SAMPLES, needed) if samples is None else samples)
 

@@ -19,14 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.documents import Frozen
-from edgecnn.intervals import binomial_cdf, mcnemar
-from edgecnn.profiles import Budget
+from edgecnn.intervals import binomial_cdf, mcnemar, samples_to_bound
+from edgecnn.numbers import plain, rounded, unlike
+from edgecnn.profiles import BUDGET_CONFIDENCE, Budget
 
 Latencies: TypeAlias = Sequence[float] | NDArray[np.float64]
 """Milliseconds, in the order in which they were measured."""
 Outcome: TypeAlias = Literal["PASS", "FAIL", "INCONCLUSIVE"]
 
-CONFIDENCE = 0.99
+CONFIDENCE = BUDGET_CONFIDENCE
 """Of each bound: a budget that is not met passes in about 1 % of runs at most, one that is met fails as rarely.
 
 That holds where slow units are independent, where the run shows their bursts, and for bursts that it does not show of
@@ -159,7 +160,7 @@ def lower_bound(
 def min_samples(percent: float, confidence: float = CONFIDENCE) -> int:
     """Fewest samples of which the largest bounds the percentile: smallest n with (percent / 100)ⁿ ≤ 1 − confidence."""
     _check(percent, confidence)
-    return math.ceil(math.log1p(-confidence) / math.log(percent / 100))
+    return samples_to_bound(percent, confidence)
 
 
 @lru_cache(maxsize=1024)
@@ -205,27 +206,31 @@ def _explained(
     samples: NDArray[np.float64], budget: Budget, bounds: _Bounds, confidence: float
 ) -> tuple[str, int | None]:
     """What the bounds say, and about how many more samples would decide."""
-    name, lower, upper = f"p{budget.percentile:g}", bounds.lower, bounds.upper
-    sure, limit = f"at {100 * confidence:g} % confidence", f"the budget is {budget.milliseconds:g} ms"
+    name, lower, upper = f"p{plain(budget.percentile)}", bounds.lower, bounds.upper
+    sure, limit = f"at {100 * confidence:g} % confidence", f"the budget is {plain(budget.milliseconds)} ms"
+
+    def ms(bound: float) -> str:
+        return f"{unlike(bound, budget.milliseconds)} ms"
+
     outcome = _outcome(samples, budget, bounds, confidence)
     if outcome == "PASS":
-        return f"{name} is at most {upper:.4g} ms {sure}; {limit}", None
+        return f"{name} is at most {ms(upper)} {sure}; {limit}", None
     if outcome == "FAIL":
-        return f"{name} is at least {lower:.4g} ms {sure}; {limit}", None
+        return f"{name} is at least {ms(lower)} {sure}; {limit}", None
     needed = min_samples(budget.percentile, confidence)
-    so_far = f"; it is at least {lower:.4g} ms so far" if lower is not None else ""
+    so_far = f"; it is at least {ms(lower)} so far" if lower is not None else ""
     if samples.size < needed:
-        reason = f"{samples.size} samples are too few to bound {name} {sure} ({needed} needed){so_far}; {limit}"
+        reason = f"{samples.size:,} samples are too few to bound {name} {sure} ({needed:,} needed){so_far}; {limit}"
         return reason, needed - samples.size
     over = int((samples > budget.milliseconds).sum())
     more = _more_samples(samples.size, over, budget.percentile, confidence, bounds.burst)
     hint = f"about {more:,} more samples may decide" if more else "too close to the budget for more samples to decide"
-    bursts = f"slow units come in bursts of about {bounds.burst:.2g}"
+    bursts = f"slow units come in bursts of about {rounded(bounds.burst, 2)}"
     if upper is None:
         too_few = f"{samples.size:,} are too few to bound {name} {sure} ({math.ceil(needed * bounds.burst):,} needed)"
-        reason = f"{bursts}, which takes {bounds.burst:.2g} × as many samples: {too_few}{so_far}"
+        reason = f"{bursts}, which takes {rounded(bounds.burst, 2)} × as many samples: {too_few}{so_far}"
     else:
-        reason = f"{name} is between {lower or 0:.4g} and {upper:.4g} ms {sure}"
+        reason = f"{name} is between {unlike(lower or 0.0, budget.milliseconds)} and {ms(upper)} {sure}"
         reason += f"; {bursts}" if bounds.burst > 1 else ""
     return f"{reason}; {limit}: {hint}", more
 

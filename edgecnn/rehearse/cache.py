@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgecnn import cache
 from edgecnn.errors import UserError
 
 Say = Callable[[str], None]
@@ -16,12 +17,7 @@ Say = Callable[[str], None]
 
 def cache_folder(given: Path | None) -> Path:
     """`given`, or $EDGECNN_CACHE/rehearse, or $XDG_CACHE_HOME/edgecnn/rehearse (~/.cache/edgecnn/rehearse)."""
-    if given is not None:
-        return given.resolve()
-    if named := os.environ.get("EDGECNN_CACHE"):
-        return Path(named).resolve() / "rehearse"
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base).resolve() / "edgecnn" / "rehearse"
+    return given.resolve() if given is not None else cache.cache_folder("rehearse")
 
 
 def refuse_separators(folder: Path) -> None:
@@ -31,13 +27,13 @@ def refuse_separators(folder: Path) -> None:
             raise UserError(f"{folder}: {character!r} in its name cannot be handed to an emulator: name another folder")
 
 
-def need_space(cache: Path, megabytes: int) -> None:
-    """UserError where the disk of `cache` has less free."""
-    there = next(parent for parent in (cache, *cache.parents) if parent.exists())
+def need_space(folder: Path, megabytes: int) -> None:
+    """UserError where the disk of `folder` has less free."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(there).free // 10**6
     if free < megabytes:
         raise UserError(
-            f"{cache}: {free} MB free, {megabytes} MB are needed to set up the emulated machine: "
+            f"{folder}: {free} MB free, {megabytes} MB are needed to set up the emulated machine: "
             "free some, or name another folder with --cache"
         )
 

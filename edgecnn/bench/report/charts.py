@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,8 @@ from edgecnn.bench.measure import STAGES
 from edgecnn.bench.report.material import Material, Variant
 from edgecnn.bench.report.training import Training
 from edgecnn.bench.report.wording import milliseconds
+from edgecnn.cache import cache_folder
+from edgecnn.numbers import plain, rounded
 from edgecnn.profiles import Budget
 
 if TYPE_CHECKING:
@@ -128,7 +131,9 @@ def accuracy_against_latency(material: Material) -> str | None:
             budget.milliseconds, 1.01, f"budget {budget}", color=_BUDGET_COLOUR, ha="center", va="bottom",
             transform=axis.get_xaxis_transform(),
         )  # fmt: skip
-        axis.set_xlabel(f"upper 99 % bound of p{budget.percentile:g}, end to end, ms" + (" (log scale)" if log else ""))
+        axis.set_xlabel(
+            f"upper 99 % bound of p{plain(budget.percentile)}, end to end, ms" + (" (log scale)" if log else "")
+        )
         axis.set_ylabel("top-1, % (bars: 95 % interval)")
         axis.grid(color=_FAINT, linewidth=0.6)
         _plain_ticks(axis, log)
@@ -175,7 +180,7 @@ def _histogram(
     text = f"p99 {milliseconds(summary.p99_ms)}"
     if summary.upper_ms is not None:
         axis.axvline(summary.upper_ms, ymax=0.75, color=_INK, linewidth=1.1, linestyle=(0, (2, 2)))
-        text += f" · p{budget.percentile:g} ≤ {milliseconds(summary.upper_ms)} ms"
+        text += f" · p{plain(budget.percentile)} ≤ {milliseconds(summary.upper_ms, budget)} ms"
     axis.text(1.015, 0.28, text, transform=axis.transAxes, va="center")
     axis.text(-0.012, 0.28, variant.name, transform=axis.transAxes, ha="right", va="center")
     axis.set_ylim(0, 1.05)
@@ -280,7 +285,7 @@ def _plain_ticks(axis: Axes, log: bool) -> None:
     if not log:
         return
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: rounded(value, 6)))
     axis.xaxis.set_minor_locator(NullLocator())
 
 
@@ -293,6 +298,8 @@ def _patch(colour: str) -> Patch:
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[Figure]:
     """A figure in our style, without pyplot's global state."""
+    # Its list of fonts goes beside what else we keep, not into two more folders of the user's.
+    os.environ.setdefault("MPLCONFIGDIR", str(cache_folder("matplotlib")))
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -9,6 +9,7 @@ from edgecnn.bench import Summary, Verdict
 from edgecnn.bench.report.material import Material, Variant, host_words
 from edgecnn.bench.report.wording import counted, millions, milliseconds, moment, percent, proportion
 from edgecnn.bench.stats import Outcome
+from edgecnn.numbers import plain
 from edgecnn.profiles import Budget
 
 SYMBOLS: dict[Outcome, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
@@ -63,7 +64,7 @@ def network_line(material: Material) -> str:
 def table_notes(material: Material) -> list[str]:
     """How to read the table of variants."""
     images = max((variant.artifact.check.images for variant in material.variants), default=0)
-    percentile, good = f"{material.budget.percentile:g}", material.bundle.good_class
+    percentile, good = plain(material.budget.percentile), material.bundle.good_class
     defects = (
         f"missed: defects called {good!r}; false: {good!r} parts called a defect; in brackets eager fp32's."
         if good is not None
@@ -162,12 +163,13 @@ def _doubts(variant: Variant) -> list[str]:
 
 
 def _against_budget(budget: Budget, summary: Summary, verdict: Verdict) -> str:
-    name, units = f"p{budget.percentile:g}", counted(summary.samples, "unit")
+    name, units = f"p{plain(budget.percentile)}", counted(summary.samples, "unit")
     if verdict.outcome == "FAIL":
-        return f"misses {budget}: its {name} is at least {milliseconds(summary.lower_ms)} ms (99 % confidence, {units})"
+        bound = f"its {name} is at least {milliseconds(summary.lower_ms, budget)} ms (99 % confidence, {units})"
+        return f"misses {budget}: {bound}"
     if summary.upper_ms is None:
         return f"is undecided against {budget}: {units} are too few to bound its {name}"
-    bound = f"its {name} is at most {milliseconds(summary.upper_ms)} ms (99 % confidence, {units})"
+    bound = f"its {name} is at most {milliseconds(summary.upper_ms, budget)} ms (99 % confidence, {units})"
     return f"meets {budget}: {bound}" if verdict.outcome == "PASS" else f"is undecided against {budget}: {bound}"
 
 

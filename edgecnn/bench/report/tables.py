@@ -23,6 +23,7 @@ from edgecnn.bench.report.wording import (
     proportion,
     signed,
 )
+from edgecnn.numbers import plain
 
 MOST_CLASSES = 20
 """A larger confusion matrix is shown as a list of its most frequent errors."""
@@ -154,7 +155,8 @@ _Column = tuple[str, str, Callable[[Variant], Cell]]
 
 def _columns(material: Material) -> list[_Column]:
     """(group, title, cell of a variant)."""
-    percentile = f"{material.budget.percentile:g}"
+    budget = material.budget
+    bound = f"p{plain(budget.percentile)}\N{NO-BREAK SPACE}≤"
 
     def measured(cell: Callable[[Summary], Cell]) -> Callable[[Variant], Cell]:
         return lambda variant: cell(variant.summary) if variant.summary else Cell(UNKNOWN)
@@ -170,7 +172,7 @@ def _columns(material: Material) -> list[_Column]:
         ("end to end, ms", "p50", measured(lambda row: Cell(milliseconds(row.p50_ms)))),
         ("end to end, ms", "p90", measured(lambda row: Cell(milliseconds(row.p90_ms)))),
         ("end to end, ms", "p99", measured(lambda row: Cell(milliseconds(row.p99_ms)))),
-        ("end to end, ms", f"p{percentile}\N{NO-BREAK SPACE}≤", measured(lambda row: Cell(milliseconds(row.upper_ms)))),
+        ("end to end, ms", bound, measured(lambda row: Cell(milliseconds(row.upper_ms, budget)))),
         ("takes", "RSS MiB", measured(lambda row: Cell(mebibytes(row.peak_rss_bytes)))),
         ("takes", "threads", measured(lambda row: Cell(f"{row.threads_used:.2f}"))),
         ("takes", "int8 layers", lambda variant: Cell(_int8_layers(variant))),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 
 from edgecnn.intervals import clopper_pearson
+from edgecnn.numbers import rounded, unlike
+from edgecnn.profiles import Budget
 
 UNKNOWN = "–"
 _SPACE = "\N{NO-BREAK SPACE}"
@@ -12,28 +15,32 @@ _MINUS = "\N{MINUS SIGN}"
 _MIB = 1024 * 1024
 
 
-def milliseconds(value: float | None) -> str:
-    """Three significant digits, without the unit."""
+def milliseconds(value: float | None, budget: Budget | None = None) -> str:
+    """Three significant digits, without the unit; as many more as tell it from the budget that it is held against."""
     if value is None:
         return UNKNOWN
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+    text = _three_digits(value)
+    if budget is None or _side(float(text.replace(",", "")), budget) == _side(value, budget):
+        return text
+    return unlike(value, budget.milliseconds)
 
 
 def mebibytes(size: int | None) -> str:
     """Bytes to MiB, without the unit."""
     if size is None:
         return UNKNOWN
-    value = size / _MIB
-    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}".rstrip(".")
+    return "< 0.01" if 0 < size < 0.01 * _MIB else _three_digits(size / _MIB)
 
 
 def percent(share: float | None) -> str:
-    """0.9561 to 95.6 %; only a share of exactly 1 is shown as 100."""
+    """0.9561 to 95.6 %; only a share of exactly 1 is shown as 100, and only one of exactly 0 as 0."""
     if share is None:
         return UNKNOWN
     value = 100 * share
     if 99.95 <= value < 100:
         return f"{value:.2f}".replace("100.00", "99.99") + f"{_SPACE}%"
+    if 0 < value < 0.05:
+        return f"{max(value, 0.01):.2f}{_SPACE}%"
     return f"{value:.0f}{_SPACE}%" if value in (0, 100) else f"{value:.1f}{_SPACE}%"
 
 
@@ -66,7 +73,9 @@ def probability(value: float) -> str:
 
 def millions(value: int) -> str:
     """A count in millions, without the unit."""
-    return f"{value / 1e6:,.1f}" if value >= 1e5 else f"{value / 1e6:,.3f}"
+    if value >= 1e5:
+        return f"{value / 1e6:,.1f}"
+    return f"{value / 1e6:.3f}" if value >= 1e3 or not value else rounded(value / 1e6, 2)
 
 
 def moment(iso: str) -> str:
@@ -80,3 +89,14 @@ def moment(iso: str) -> str:
 def counted(number: int, word: str) -> str:
     """1 image, 2 images."""
     return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def _three_digits(value: float) -> str:
+    if value >= 100 or not value:
+        return f"{value:,.0f}"
+    digits = 2 - math.floor(math.log10(float(f"{value:.2e}")))
+    return f"{value:.{digits}f}"
+
+
+def _side(value: float, budget: Budget) -> int:
+    return (value > budget.milliseconds) - (value < budget.milliseconds)
