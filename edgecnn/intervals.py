@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from statistics import NormalDist
 
@@ -28,9 +29,9 @@ def binomial_cdf(successes: int, trials: int, probability: float) -> float:
 
 def samples_to_bound(percent: float, confidence: float) -> int:
     """Fewest samples of which the largest bounds a percentile: smallest n with (percent / 100)ⁿ ≤ 1 − confidence."""
-    # Near 100 the difference is exact where the quotient is not.
-    high = percent > 50
-    log = math.log1p(-(100.0 - percent) / 100.0) if high else math.log(percent) - math.log(100.0)
+    # Of the number as it is written: near 100, what is left of a float is mostly its last bit.
+    rest = float(100 - Decimal(repr(float(percent)))) / 100
+    log = math.log1p(-rest) if rest < 0.5 else math.log(percent) - math.log(100)
     return max(1, math.ceil(math.log1p(-confidence) / log))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgecnn import formats, quantize, runtimes
 from edgecnn.errors import UserError
+from edgecnn.intervals import samples_to_bound
 from edgecnn.profiles import Budget, load_target, parse_budget, target_names
 
 REPOSITORY = Path(__file__).parents[1]
@@ -63,14 +65,62 @@ def test_two_equal_variants_are_refused(tmp_path: Path) -> None:
         load_target(str(path))
 
 
-@given(st.floats(0.01, 1e4), st.floats(0.1, 99.99))
+@given(st.floats(min_value=0, exclude_min=True, allow_infinity=False), st.floats(0, 99.9995, exclude_min=True))
 def test_a_budget_is_read_as_it_is_printed(milliseconds: float, percentile: float) -> None:
-    budget = parse_budget(f"{milliseconds:.3f}ms@p{percentile:.2f}")
-    assert parse_budget(str(budget)).milliseconds == pytest.approx(budget.milliseconds, rel=1e-4)
-    assert budget == Budget(milliseconds=float(f"{milliseconds:.3f}"), percentile=float(f"{percentile:.2f}"))
+    """Every budget, to the last bit, without an exponent."""
+    budget = Budget(milliseconds=milliseconds, percentile=percentile)
+    assert parse_budget(str(budget)) == budget
+    assert "e" not in str(budget)
 
 
-@pytest.mark.parametrize("text", ["", "30", "30ms", "ms@p99", "-1ms@p99", "0ms@p99", "30ms@p100", "30ms@p0", "30s@p99"])
+@given(st.decimals(min_value="0.001", max_value=10**9, places=3), st.decimals("0.01", "99.99", places=2))
+def test_a_budget_is_printed_as_it_was_written(milliseconds: Decimal, percentile: Decimal) -> None:
+    text = f"{_shortest(milliseconds)}ms@p{_shortest(percentile)}"
+    assert str(parse_budget(text)) == text
+
+
+def _shortest(number: Decimal) -> str:
+    return format(number, "f").rstrip("0").rstrip(".")
+
+
+@pytest.mark.parametrize("text", ["1000000ms@p99", "30ms@p99.999", "0.00001ms@p50", "30ms@p99.9995"])
+def test_budgets_that_used_to_print_as_others(text: str) -> None:
+    assert str(parse_budget(text)) == text
+
+
+@pytest.mark.parametrize("percentile", ["99.9999999999", "99.99999", "99.9999999999999"])
+def test_a_budget_that_no_run_can_show_is_refused_with_the_arithmetic(percentile: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_budget(f"30ms@p{percentile}")
+    message = str(caught.value)
+    assert f"30ms@p{percentile} takes {samples_to_bound(float(percentile), 0.99):,} samples of each variant" in message
+    assert f"{percentile} %ⁿ ≤ 1 %" in message
+    assert "ask for p99.999 or lower (460,515 samples)" in message
+
+
+def test_the_arithmetic_of_a_refusal() -> None:
+    """ln 0.01 / ln 0.99999999 = 460,517,016.3, at 30 ms each 159.9 days."""
+    with pytest.raises(UserError, match="takes 460,517,017 samples .* 160 days at 30 ms each; at most 1,000,000"):
+        parse_budget("30ms@p99.999999")
+
+
+def test_a_target_with_such_a_budget_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    text = (REPOSITORY / "export" / "desktop-cpu.toml").read_text()
+    (tmp_path / "mine.toml").write_text(text.replace("@p99", "@p99.9999999"))
+    with pytest.raises(UserError, match="samples of each variant"):
+        load_target(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "30", "30ms", "ms@p99", "-1ms@p99", "0ms@p99", "30ms@p100", "30ms@p0", "30s@p99", "3e1ms@p99", "９ms@p99"],
+)
 def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="such as 30ms@p99"):
+        parse_budget(text)
+
+
+@pytest.mark.parametrize("text", ["9" * 400 + "ms@p99", "30ms@p99." + "9" * 30, "0." + "0" * 400 + "1ms@p99"])
+def test_numbers_that_no_float_holds_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="such as 30ms@p99"):
         parse_budget(text)

@@ -209,8 +209,8 @@ def _explained(
     name, lower, upper = f"p{plain(budget.percentile)}", bounds.lower, bounds.upper
     sure, limit = f"at {100 * confidence:g} % confidence", f"the budget is {plain(budget.milliseconds)} ms"
 
-    def ms(bound: float) -> str:
-        return f"{unlike(bound, budget.milliseconds)} ms"
+    def ms(bound: float | None) -> str:
+        return f"{unlike(bound or 0.0, budget.milliseconds)} ms"
 
     outcome = _outcome(samples, budget, bounds, confidence)
     if outcome == "PASS":
@@ -230,7 +230,7 @@ def _explained(
         too_few = f"{samples.size:,} are too few to bound {name} {sure} ({math.ceil(needed * bounds.burst):,} needed)"
         reason = f"{bursts}, which takes {rounded(bounds.burst, 2)} × as many samples: {too_few}{so_far}"
     else:
-        reason = f"{name} is between {unlike(lower or 0.0, budget.milliseconds)} and {ms(upper)} {sure}"
+        reason = f"{name} is between {ms(lower).removesuffix(' ms')} and {ms(upper)} {sure}"
         reason += f"; {bursts}" if bounds.burst > 1 else ""
     return f"{reason}; {limit}: {hint}", more
 
