@@ -9,6 +9,7 @@ from pathlib import Path
 from edgecnn.artifact import Bundle, Choice, load_bundle, write_bundle
 from edgecnn.bench import Summary, bench, plan_for, read_runs, summarize
 from edgecnn.bench.host import fingerprint
+from edgecnn.bench.records import subject_of
 from edgecnn.bench.rows import Row
 from edgecnn.profiles import parse_budget
 
@@ -22,7 +23,7 @@ def bench_once(folder: Path, runs: Path, samples: int | None, say: Say) -> list[
     """
     bundle = load_bundle(folder)
     if runs.is_file():
-        rows = _rows_of(bundle, runs, samples)
+        rows = _rows_of(bundle, runs, samples, say)
         if rows:
             say(f"bench: already done ({runs})")
             return rows
@@ -78,16 +79,16 @@ def _variants(rows: Sequence[Summary]) -> str:
     return "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
 
 
-def _rows_of(bundle: Bundle, runs: Path, samples: int | None) -> list[Row]:
+def _rows_of(bundle: Bundle, runs: Path, samples: int | None, say: Say) -> list[Row]:
     """Stored rows; empty where they are not of all that a bench now would measure, in the same way, on this host."""
     budget = parse_budget(bundle.budget)
     plan, here = plan_for(budget, bundle.threads, samples), fingerprint()
     golden = {bundle.files[one.file].sha256 for one in bundle.golden}
-    stored = read_runs(runs)
+    stored = read_runs(runs, say)
     by_variant = {run.subject.variant: run for run in stored}
     for artifact in bundle.artifacts:
         run = by_variant.get(artifact.variant)
-        if run is None or dict(run.subject.files) != {name: bundle.files[name].sha256 for name in artifact.files}:
+        if run is None or run.subject != subject_of(bundle, artifact.variant):
             return []
         at_least = run.plan.samples >= plan.samples if samples is None else run.plan.samples == samples
         same = run.plan.model_copy(update={"samples": plan.samples}) == plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import subprocess
 import sys
@@ -226,3 +227,13 @@ def test_bench_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: 
         bench_main()
     assert left.value.code == 0
     assert "--budget" in capsys.readouterr().out
+
+
+def test_a_terminal_without_our_signs_still_gets_its_answer() -> None:
+    """As under LC_ALL=en_US.ISO-8859-1, which has no φ, no ≤ and no frames of tables."""
+    environment = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "edgecnn", "scale", "--phi", "0"], env=environment, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"2^? = 1.00" in done.stdout

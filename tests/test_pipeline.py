@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from edgecnn import runtimes
+from edgecnn import pipeline, runtimes
 from edgecnn.artifact import Bundle, load_bundle, write_bundle
 from edgecnn.bench import read_runs
+from edgecnn.bench.rows import Row
 from edgecnn.cli import main
 from edgecnn.data import calibration_items, load_split, split_hash
 from edgecnn.data.surfaces import write_demo_data
@@ -135,6 +137,36 @@ def test_nothing_is_done_twice(
     assert "bench: already done" in output.err
     assert json.loads(output.out)["choice"]["variant"] == bundle.choice.variant  # type: ignore[union-attr]
     assert load_bundle(ran / "bundle") == bundle
+
+
+@pytest.mark.parametrize("change", ["nothing", "engine", "pixels", "version"])
+def test_rows_are_reused_only_where_a_bench_now_would_repeat_them(
+    ran: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(ran, copy)
+    bundle = load_bundle(copy / "bundle")
+    if change == "engine":  # the same file in another engine
+        first, *others = bundle.artifacts
+        bundle = bundle.model_copy(update={"artifacts": (first.model_copy(update={"runtime": "ncnn"}), *others)})
+    elif change == "pixels":  # the same file, its images cut otherwise
+        other = bundle.preprocess.model_copy(update={"fit": "center-crop"})
+        bundle = bundle.model_copy(update={"preprocess": other})
+    elif change == "version":
+        version = importlib.metadata.version
+        monkeypatch.setattr(
+            importlib.metadata, "version", lambda name: "9.8.7" if name == "onnxruntime" else version(name)
+        )
+    write_bundle(copy / "bundle", bundle)
+
+    def measured_again(folder: Path, out: Path, **options: object) -> list[Row]:
+        out.write_text("measured again")
+        return []
+
+    monkeypatch.setattr(pipeline, "bench", measured_again)
+    rows = pipeline.bench_once(copy / "bundle", copy / "bench.jsonl", 60, lambda text: None)
+    assert bool(rows) == (change == "nothing")
+    assert ((copy / "bench.jsonl").read_text() == "measured again") == (change != "nothing")
 
 
 def test_a_damaged_bundle_is_refused(ran: Path, surfaces: Path, tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from tests.conftest import picture
 from tests.real import MACS, mobilenet_v2
 
 SIZE, CLASSES = 32, 3
+ROUNDING = 1e-4
+"""Of float sums, relative to the logit scale: what an fp32 variant may differ by, too."""
 
 
 class Net(nn.Module):
@@ -114,7 +116,9 @@ def test_every_layer_but_the_classifier_runs_in_int8_and_the_network_answers_as_
     batch = images(5, 200)  # another batch size than the traced one: none is frozen in
     together = session.run(batch)
     assert error(together, eager(module, batch)) < 0.25
-    assert np.array_equal(np.concatenate([session.run(image[None]) for image in batch]), together)
+    one_by_one = np.concatenate([session.run(image[None]) for image in batch])
+    # The integers are the same; the float classifier's sums are added in another order on some processors.
+    assert error(one_by_one, together) < ROUNDING
     found = kinds(session)
     floating = {"aten::conv2d", "aten::linear", "aten::relu", "aten::hardtanh", "aten::add", "aten::mul", "aten::cat"}
     assert floating & set(found) == {"aten::linear"}  # in 8 bits, logits would tie

@@ -15,8 +15,8 @@ from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.bench import host, memory
 from edgecnn.bench.images import find_images
 from edgecnn.bench.measure import NullSession, measure
-from edgecnn.bench.process import DECIDES_OTHERWISE, USER_ERROR, Job
-from edgecnn.bench.records import NULL_VARIANT, BenchImage, Run, Subject
+from edgecnn.bench.process import DECIDES_OTHERWISE, USER_ERROR, Job, end_with
+from edgecnn.bench.records import BenchImage, Run, subject_of
 from edgecnn.documents import parse, sha256_of, write_atomically
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Preparer
@@ -28,6 +28,8 @@ def main(arguments: list[str]) -> int:
     """Measure the job that the one argument names. Exit code 0, 2 for a user's mistake, 4 for an unfit variant."""
     try:
         job = parse(Job, Path(arguments[0]).read_bytes(), arguments[0])
+        if job.parent is not None:
+            end_with(job.parent)
         write_atomically(Path(job.out), run_job(job).model_dump_json())
     except UserError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
@@ -56,7 +58,7 @@ def run_job(job: Job) -> Run:
         executed = session.executed()
     return Run(
         started=started,
-        subject=_subject(bundle, job.variant),
+        subject=subject_of(bundle, job.variant),
         plan=job.plan,
         threads=job.threads,
         images=_bench_images(job, bundle, paths, encoded),
@@ -87,27 +89,6 @@ def _prove(folder: Path, bundle: Bundle, job: Job, session: Session) -> Proof | 
     if proof.refused:
         raise DecidesOtherwise(proof.text)
     return proof
-
-
-def _subject(bundle: Bundle, variant: str | None) -> Subject:
-    if variant is None:
-        return Subject(
-            bundle=bundle.name, target=bundle.target, target_machine=bundle.machine, variant=NULL_VARIANT, files={}
-        )
-    artifact = bundle.artifact(variant)
-    return Subject(
-        bundle=bundle.name,
-        target=bundle.target,
-        target_machine=bundle.machine,
-        variant=variant,
-        format=artifact.format,
-        precision=artifact.precision,
-        runtime=artifact.runtime,
-        files={name: bundle.files[name].sha256 for name in artifact.files if name in bundle.files},
-        file_bytes=artifact.bytes,
-        params=bundle.cost.params,
-        macs=bundle.cost.macs,
-    )
 
 
 def _check_images(paths: list[Path], encoded: list[bytes], preparer: Preparer) -> None:

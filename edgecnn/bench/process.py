@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -30,6 +31,7 @@ USER_ERROR = 2
 DECIDES_OTHERWISE = 4
 """The child's exit code where the variant must not be used on this processor; its last line says why."""
 
+_PR_SET_PDEATHSIG = 1
 _DEATHS = {
     "SIGILL": "the engine uses instructions that this processor lacks (SIGILL): install a build for this processor",
     "SIGKILL": "the measuring process was killed (SIGKILL), most often for lack of memory: free some",
@@ -49,6 +51,8 @@ class Job(Frozen):
     threads: int
     out: str
     """Where the child writes the run's JSON, whole or not at all."""
+    parent: int | None = None
+    """Process that waits for it, and with which it ends; None: nobody does."""
 
 
 def measure_in_child(
@@ -66,6 +70,7 @@ def measure_in_child(
             plan=plan,
             threads=threads,
             out=str(Path(folder) / "run.json"),
+            parent=os.getpid(),
         )
         job_path = Path(folder) / "job.json"
         write_atomically(job_path, job.model_dump_json())
@@ -82,6 +87,18 @@ def measure_in_child(
         if done.returncode != 0:
             raise UserError(_failure(done.returncode, done.stderr))
         return parse(Run, Path(job.out).read_bytes(), "the child's run")
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel end this process with `parent`, however that ends. Linux; elsewhere a run is measured to its end.
+
+    Otherwise a bench that is killed leaves its child measuring, which disturbs whatever is measured next.
+    """
+    if sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it ended before the kernel was told
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def child_environment(parent: Mapping[str, str], threads: int) -> dict[str, str]:

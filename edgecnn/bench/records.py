@@ -7,11 +7,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from edgecnn.artifact import Bundle, Preprocess
 from edgecnn.bench.host import Fingerprint, State
 from edgecnn.bench.measure import MeasurePlan, Samples
 from edgecnn.documents import Frozen, Sha256, parse
 from edgecnn.errors import UserError
 from edgecnn.executed import Executed
+from edgecnn.progress import Progress
 from edgecnn.proof import Proof
 
 RUN_VERSION = 2
@@ -34,6 +36,8 @@ class Subject(Frozen):
     runtime: str | None = None
     files: Mapping[str, Sha256]
     """Of the artifact."""
+    preprocess: Preprocess | None = None
+    """What the images went through. None in runs of an edgecnn that did not record it."""
     file_bytes: int | None = None
     params: int | None = None
     macs: int | None = None
@@ -78,24 +82,73 @@ class Run(Frozen):
     """Largest resident memory of the whole process until the last unit was measured."""
 
 
+def subject_of(bundle: Bundle, variant: str | None) -> Subject:
+    """What a run of a variant now would be of; None: of the null session."""
+    if variant is None:
+        return Subject(
+            bundle=bundle.name,
+            target=bundle.target,
+            target_machine=bundle.machine,
+            variant=NULL_VARIANT,
+            files={},
+            preprocess=bundle.preprocess,
+        )
+    artifact = bundle.artifact(variant)
+    return Subject(
+        bundle=bundle.name,
+        target=bundle.target,
+        target_machine=bundle.machine,
+        variant=variant,
+        format=artifact.format,
+        precision=artifact.precision,
+        runtime=artifact.runtime,
+        files={name: bundle.files[name].sha256 for name in artifact.files if name in bundle.files},
+        preprocess=bundle.preprocess,
+        file_bytes=artifact.bytes,
+        params=bundle.cost.params,
+        macs=bundle.cost.macs,
+    )
+
+
 def write_run(path: Path, run: Run) -> None:
-    """Append a run as one line, flushed to disk."""
+    """Append a run as one line, flushed to disk. It begins a line of its own after one that a full disk cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(run.model_dump_json() + "\n")
+    with path.open("a+b") as stream:
+        if stream.seek(0, os.SEEK_END):
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")
+        stream.write(run.model_dump_json().encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def read_runs(path: Path) -> list[Run]:
-    """Every run of a file, in its order. UserError with the line's number where one is damaged or newer."""
+def read_runs(path: Path, say: Progress = lambda text: None) -> list[Run]:
+    """Every run of a file, in its order. UserError with the line's number where one is another document or newer.
+
+    A line that was cut off, as a full disk leaves it, is told to `say` and skipped: its run was not finished.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file (expected runs in JSONL, made by `edgecnn bench`)")
-    lines = path.read_bytes().split(b"\n")
-    runs = [_read_run(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    runs = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        if _is_cut_off(line):
+            say(f"{path}:{number}: skipped: the line was cut off, as when a disk is full")
+        else:
+            runs.append(_read_run(line, f"{path}:{number}"))
     if not runs:
         raise UserError(f"{path}: no runs in it (expected one line for each, made by `edgecnn bench`)")
     return runs
+
+
+def _is_cut_off(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
 
 
 def _read_run(line: bytes, where: str) -> Run:

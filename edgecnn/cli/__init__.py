@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import traceback
 from typing import Annotated
@@ -50,6 +51,10 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def _run(command: typer.Typer) -> None:
     """Exit codes: a user's mistake or the system's refusal 2, with one line; a fault of ours 70, with its traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that has no ≤ must not cost the verdict.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         command()
     except UserError as error:

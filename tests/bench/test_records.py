@@ -57,7 +57,28 @@ def _uneven(line: str) -> str:
     return json.dumps(document)
 
 
-@pytest.mark.parametrize("damage", [_cut, _extra, _ragged, _uneven, lambda line: "[]", lambda line: "\x00\x01"])
+@pytest.mark.parametrize("damage", [_cut, lambda line: "\x00\x01", lambda line: line[:-1]])
+def test_a_line_that_a_full_disk_cut_off_is_skipped_with_a_note(tmp_path: Path, make_run, damage) -> None:
+    path = tmp_path / "runs.jsonl"
+    first, second = make_run(), make_run(threads=7)
+    write_run(path, first)
+    path.write_text(path.read_text() + damage(path.read_text().strip()))
+    write_run(path, second)
+    notes: list[str] = []
+    assert read_runs(path, notes.append) == [first, second]
+    assert [note.partition(": ")[0] for note in notes] == [f"{path}:2"]
+    assert "skipped: the line was cut off" in notes[0]
+
+
+def test_nothing_but_a_cut_line_is_no_run(tmp_path: Path, make_run) -> None:
+    path = tmp_path / "runs.jsonl"
+    write_run(path, make_run())
+    path.write_text(_cut(path.read_text()))
+    with pytest.raises(UserError, match="no runs in it"):
+        read_runs(path)
+
+
+@pytest.mark.parametrize("damage", [_extra, _ragged, _uneven, lambda line: "[]"])
 def test_a_damaged_line_is_named_by_its_number(tmp_path: Path, make_run, damage) -> None:
     path = tmp_path / "runs.jsonl"
     write_run(path, make_run())

@@ -16,6 +16,7 @@ from edgecnn.bench.report.wording import moment, proportion
 from edgecnn.documents import write_atomically
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.profiles import Budget
+from edgecnn.progress import Progress
 
 __all__ = ["write_report"]
 
@@ -29,12 +30,14 @@ def write_report(
     data: Path | None = None,
     budget: Budget | None = None,
     run: Path | None = None,
+    say: Progress = lambda text: None,
 ) -> tuple[Path, Path]:
     """Write report.md and report.html into the folder `out`; returns their paths in this order.
 
     `runs`: what `edgecnn bench` wrote, files or folders of them; the latest run of each variant counts. `data`: the
     image folder, for pictures of flipped images (golden images otherwise). `budget`: the bundle's where None.
-    `run`: the folder that was trained in, for its curves and the recipes that were compared.
+    `run`: the folder that was trained in, for its curves and the recipes that were compared. `say` is told of lines of
+    `runs` that were skipped.
     The HTML loads nothing and runs no script. Raises MissingExtra without jinja2 and matplotlib; UserError: not a whole
     bundle, no runs of it, runs of several hosts, no such data folder, `out` inside the bundle.
     """
@@ -45,7 +48,7 @@ def write_report(
         raise UserError(f"{data}: no such folder (expected the images that the bundle was made from)")
     if out.resolve().is_relative_to(bundle_folder.resolve()):
         raise UserError(f"{out}: lies inside the bundle, whose files are listed by hash: choose a folder outside of it")
-    material = gather(bundle_folder, runs, budget)
+    material = gather(bundle_folder, runs, budget, say)
     content = _content(material, data, read_training(run) if run else None)
     paths = out / "report.md", out / "report.html"
     for path in paths:

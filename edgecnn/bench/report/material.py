@@ -12,6 +12,7 @@ from edgecnn.bench import NULL_VARIANT, Overall, Run, Skipped, Summary, overall,
 from edgecnn.errors import UserError
 from edgecnn.parity import REFERENCE_FILE, Reference, load_reference
 from edgecnn.profiles import Budget, parse_budget
+from edgecnn.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -69,14 +70,18 @@ class Material:
         return next(iter([*chosen, *ranked]), None)
 
 
-def gather(bundle_folder: Path, runs: Path | Sequence[Path], budget: Budget | None) -> Material:
+def gather(
+    bundle_folder: Path, runs: Path | Sequence[Path], budget: Budget | None, say: Progress = lambda text: None
+) -> Material:
     """Match runs to the bundle's artifacts by the hashes of their files; the latest run of each counts.
+
+    `say` is told of lines that were skipped.
 
     Raises UserError: not a whole bundle, no runs there, none of this bundle, runs of more than one host.
     """
     bundle = load_bundle(bundle_folder)
     budget = budget or parse_budget(bundle.budget)
-    given = [run for path in _run_files(runs) for run in read_runs(path)]
+    given = [run for path in _run_files(runs) for run in read_runs(path, say)]
     matching = [run for run in given if _is_of(run, bundle)]
     if not matching:
         raise UserError(

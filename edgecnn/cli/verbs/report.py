@@ -21,9 +21,10 @@ def report(
 ) -> None:
     """Write report.md and a self-contained report.html."""
     from edgecnn.bench.report import write_report
+    from edgecnn.cli.show import say
     from edgecnn.profiles import parse_budget
 
-    markdown, html = write_report(bundle, runs, out, data, parse_budget(budget) if budget else None, run)
+    markdown, html = write_report(bundle, runs, out, data, parse_budget(budget) if budget else None, run, say)
     print(f"{html}\n{markdown}")
 
 
