@@ -22,7 +22,7 @@ _TWINS = {
 }
 """The same network under both libraries' names. (ResNets have the same tensor names in both and need no entry.)
 
-A pair belongs here once tests/test_models.py shows that its logits are equal after mapping.
+A pair belongs here once tests/models/test_models.py shows that its logits are equal after mapping.
 """
 
 _TWIN_OF = {**_TWINS, **{theirs: ours for ours, theirs in _TWINS.items()}}
