@@ -226,6 +226,20 @@ def _row(number: int, runs: int) -> dict[str, Any]:
     }
 
 
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: the worst rate of each promise and stream."""
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        grouped.setdefault((row["promise"], row["stream"]), []).append(row)
+    lines = ["| what | stream | images | runs | rate, at worst | promised at most |", "|---|---|---|---|---|---|"]
+    for (promise, stream), found in grouped.items():
+        sizes = ", ".join(f"{images:,}" for images in sorted({row["images"] for row in found}))
+        limit = "–" if found[0]["at_most"] is None else f"{found[0]['at_most']:.0%}"
+        runs, worst = sum(row["runs"] for row in found), max(row["rate"] for row in found)
+        lines.append(f"| {promise} | {stream} | {sizes} | {runs:,} | {worst:.1%} | {limit} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Simulate, write, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -239,6 +253,7 @@ def main() -> None:
             print(json.dumps(row), flush=True)
             rows.append(row)
     RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    print(table(rows))
     broken = [row for row in rows if row["at_most"] is not None and row["rate"] > row["at_most"]]
     print(f"{len(rows)} rows, {len(broken)} broken")
     raise SystemExit(bool(broken))
