@@ -78,7 +78,12 @@ def _write_networks(folder: Path) -> None:
             image = next(self.images, None)
             return None if image is None else {"images": image[None]}
 
-    options = {"per_channel": True, "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+    options = {
+        "per_channel": True,
+        "reduce_range": True,
+        "activation_type": QuantType.QUInt8,
+        "weight_type": QuantType.QInt8,
+    }
     source, target = str(folder / "onnx-fp32.onnx"), str(folder / "onnx-int8.onnx")
     quantize_static(source, target, Reader(), quant_format=QuantFormat.QDQ, **options)
     assert onnx.load(target).graph.node
