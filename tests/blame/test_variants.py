@@ -20,7 +20,7 @@ from edgecnn.blame.outputs import Output, kinds_like, softmax
 from edgecnn.blame.prices import mistakes
 from edgecnn.blame.variants import Explanation, explain
 from tests.blame.conftest import CLASSES, IMAGES, SPEC, Made, artifact
-from tests.test_cli import call, refused
+from tests.cli.test_cli import call, refused
 
 Write = Callable[..., Path]
 

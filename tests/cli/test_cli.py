@@ -16,7 +16,7 @@ from edgecnn.cli import app, main
 from edgecnn.cli.verbs import get, in_order, names
 from tests.conftest import encode, picture
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 COMMAND = typer.main.get_command(app)
 VERBS = names()
 

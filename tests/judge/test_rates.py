@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "acceptance.py"
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "acceptance.py"
 RUNS = 25
 SIMULATION = runpy.run_path(str(BENCHMARK))
 PROMISED = [promise for promise in SIMULATION["promises"]() if promise.kept and promise.stream.images in (300, 600)]

@@ -218,7 +218,7 @@ def test_the_base_install_says_what_it_lacks(words: list[str], code: int, said: 
         f"sys.argv = ['edgecnn', *{words!r}]\n"
         "main()\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", start], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
     )

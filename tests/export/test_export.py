@@ -30,7 +30,7 @@ from edgecnn.models import Deployed
 from edgecnn.pipeline import choose
 from edgecnn.rehearse.short import Shown
 from edgecnn.train import fine_tune
-from tests.test_cli import call, refused
+from tests.cli.test_cli import call, refused
 from tests.training import options, write_images
 
 TARGET = """
