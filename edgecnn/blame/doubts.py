@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from edgecnn.errors import BadImage, UserError
 from edgecnn.intervals import clopper_pearson, paired_difference
 from edgecnn.judge import Labels
 
-Answer: TypeAlias = Callable[[NDArray[Any]], Answers]
+Answer: TypeAlias = Callable[[NDArray[np.generic]], Answers]
 """RGB pixels 0 to 255, (n, height, width, 3), uint8 or float32, to (n, classes)."""
 
 MOST_IMAGES = 240
@@ -245,7 +245,7 @@ def _answers(answer: Answer, items: Sequence[Item], pipelines: Sequence[Pipeline
     return [every[:, number] for number in range(len(pipelines))]
 
 
-def _entering(item: Item, pipelines: Sequence[Pipeline]) -> list[NDArray[Any]]:
+def _entering(item: Item, pipelines: Sequence[Pipeline]) -> list[NDArray[np.generic]]:
     image = EncodedImage(item.path.read_bytes())
     try:
         return [image.enter(pipeline, "nhwc")[0] for pipeline in pipelines]

@@ -90,7 +90,7 @@ class EncodedImage:
             self._pixels[key] = self._fitted(pipeline)
         return self._pixels[key]
 
-    def enter(self, pipeline: Pipeline, wanted: Layout | None) -> NDArray[Any]:
+    def enter(self, pipeline: Pipeline, wanted: Layout | None) -> NDArray[np.generic]:
         """What the file is given: (1, …) in the pipeline's layout; in the file's shape where it wants another layout.
 
         A buffer in the wrong layout is read as it lies, as a program does that copies it into the file's input.

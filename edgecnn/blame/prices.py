@@ -141,7 +141,7 @@ def _run(
     for path in paths:
         image = EncodedImage(path.read_bytes(), spec.bits)
         try:
-            pixels = image.enter(own, "nhwc")
+            pixels = image.pixels(own)[None]
             right.append(session.run(pixels)[0])
             for index, mistake in enumerate(wrong):
                 entering = image.enter(mistake.pipeline, "nhwc")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,7 +88,7 @@ class _VariantAnswers:
         own = own_pipeline(self.bundle.preprocess)
         with open_session(self.folder, artifact, self.bundle.threads) as session:
             images = (EncodedImage(path.read_bytes(), self.bundle.preprocess.bits) for path in self.given.paths)
-            rows = [session.run(image.enter(own, "nhwc"))[0] for image in images]
+            rows = [session.run(image.pixels(own)[None])[0] for image in images]
         return np.stack(rows)
 
 
@@ -240,8 +240,8 @@ class _OwnSession:
     def shape(self) -> Shape:
         return self._shape
 
-    def run(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        row: NDArray[np.float32] = self._session.run(values)[0]
+    def run(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
+        row: NDArray[np.float32] = self._session.run(values.astype(np.uint8, casting="no", copy=False))[0]
         return row
 
     def precision(self) -> str | None:

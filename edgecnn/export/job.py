@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ from edgecnn.progress import Progress
 from edgecnn.quantize.ladder import TuningSet
 
 if TYPE_CHECKING:
+    from torch.nn import Module
+
     from edgecnn.quantize.candidates import Networks
 
 _BATCH = 32
@@ -72,7 +74,7 @@ class Job:
 def prepare_job(
     checkpoint: Checkpoint,
     digest: Sha256,
-    module: Any,
+    module: Module,
     data: Dataset,
     target: Target,
     work: Path,
@@ -116,7 +118,7 @@ def prepare_job(
     )
 
 
-def _judging(deployed: Any, checkpoint: Checkpoint, data: Dataset, calibration: Sequence[Item]) -> Judging:
+def _judging(deployed: Module, checkpoint: Checkpoint, data: Dataset, calibration: Sequence[Item]) -> Judging:
     """Validation images. Without any (weights taken as they are) train images, which validate nothing."""
     calibrating = set(calibration)
     others = tuple(item for item in data.train if item not in calibrating)
@@ -181,7 +183,7 @@ def _refuse_one_class(calibration: Sequence[Item], data: Dataset) -> None:
         )
 
 
-def _eager(deployed: Any, images: Images) -> NDArray[np.float32]:
+def _eager(deployed: Module, images: Images) -> NDArray[np.float32]:
     import torch
 
     with torch.inference_mode():

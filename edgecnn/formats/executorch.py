@@ -12,11 +12,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Format, Source
+from edgecnn.modelfiles.executorch import Account, CompiledLayer
+
+if TYPE_CHECKING:
+    from torch.fx import Graph, GraphModule, Node
 
 FILES = ("model.pte", "model.json")
 """The program, and the compiler's account of it, which the engine cannot give: names and sizes of the layers."""
@@ -25,7 +29,7 @@ LIBRARIES = ("torch", "executorch", "torchao")
 _WEIGHTED = ("conv1d", "conv2d", "convolution", "linear", "addmm")
 
 
-def write_program(graph: Any, source: Source, out: Path) -> None:
+def write_program(graph: GraphModule, source: Source, out: Path) -> None:
     """Write a torch.fx GraphModule of ATen operations, uint8 (1, h, w, 3) to logits, as a program of ExecuTorch."""
     import torch
 
@@ -60,7 +64,7 @@ def _convert(source: Source, precision: Precision, out: Path) -> Converted:
     return Converted(FILES, NOTES)
 
 
-def _suited(graph: Any) -> Any:
+def _suited(graph: GraphModule) -> GraphModule:
     """The same arithmetic in the operations that XNNPACK takes, so that the network is not cut into parts.
 
     Pixels are cast before their axes are exchanged, an average over the whole image is a mean, and numbers beside float
@@ -89,9 +93,9 @@ def _suited(graph: Any) -> Any:
     return graph
 
 
-def _layers(graph: Any, names: Sequence[str]) -> list[dict[str, Any]]:
+def _layers(graph: Graph, names: Sequence[str]) -> list[CompiledLayer]:
     """Name, multiply-accumulates and intended precision of every convolution and linear layer, in order."""
-    found = []
+    found: list[CompiledLayer] = []
     for node, name in zip((node for node in graph.nodes if _is_layer(node)), names, strict=True):
         per_output = math.prod(node.args[1].meta["val"].shape[1:])
         precision = "int8" if "dequantize" in str(node.args[1].target) else "fp32"
@@ -100,8 +104,8 @@ def _layers(graph: Any, names: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _account(nodes: Sequence[Any], layers: Sequence[dict[str, Any]], source: Source) -> dict[str, Any]:
-    operations = Counter(str(node.target.__name__) for node in nodes)
+def _account(nodes: Sequence[Node], layers: Sequence[CompiledLayer], source: Source) -> Account:
+    operations = Counter(str(node.target.__name__) for node in nodes if callable(node.target))
     partitions = operations.pop("executorch_call_delegate", 0)
     operations.pop("getitem", None)
     return {
@@ -113,11 +117,11 @@ def _account(nodes: Sequence[Any], layers: Sequence[dict[str, Any]], source: Sou
     }
 
 
-def _is_layer(node: Any) -> bool:
+def _is_layer(node: Node) -> bool:
     return node.op == "call_function" and str(node.target).removeprefix("aten.").startswith(_WEIGHTED)
 
 
-def _module_name(node: Any) -> str:
+def _module_name(node: Node) -> str:
     """Path of the module that the operation came from."""
     stack = list(node.meta.get("nn_module_stack", {}).values())
     return str(stack[-1][0]).removeprefix("module.") if stack else ""

@@ -12,12 +12,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Format, Source
 from edgecnn.modelfiles.tflite import describe, hushed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.fx import GraphModule, Node
+    from torch.fx.node import Argument
+    from torch.nn import Module
 
 MAIN = "model.tflite"
 NOTES = {"exporter": "litert-torch"}
@@ -38,7 +44,7 @@ def fp32_file(source: Source) -> Path:
     return path
 
 
-def captured(module: Any, example: Any) -> Any:
+def captured(module: Module, example: Tensor) -> GraphModule:
     """A copy of the module as a torch.fx graph of ATen operations, for inputs like `example`."""
     import torch
 
@@ -53,12 +59,12 @@ def captured(module: Any, example: Any) -> Any:
     return graph
 
 
-def channels_last(graph: Any) -> Any:
+def channels_last(graph: GraphModule) -> GraphModule:
     """Rewrite, in place, what litert-torch would put transposes around; give the graph back."""
     return keep_pooled_dimensions(merge_normalisation(graph))
 
 
-def keep_pooled_dimensions(graph: Any) -> Any:
+def keep_pooled_dimensions(graph: GraphModule) -> GraphModule:
     """Make means over height and width that drop both, means that keep them and a flattening, in place."""
     import torch
 
@@ -79,7 +85,7 @@ def keep_pooled_dimensions(graph: Any) -> Any:
     return graph
 
 
-def merge_normalisation(graph: Any) -> Any:
+def merge_normalisation(graph: GraphModule) -> GraphModule:
     """Make the arithmetic between the pixels and the first layer one depthwise convolution, in place; give it back.
 
     It is a scale and a shift for each channel, which as separate operations would be rounded three times in int8. And
@@ -115,7 +121,7 @@ def merge_normalisation(graph: Any) -> Any:
     return graph
 
 
-def write(module: Any, example: Any, path: Path) -> None:
+def write(module: Module, example: Tensor, path: Path) -> None:
     """Convert a torch module that takes one tensor like `example`. UserError names the operation that LiteRT lacks."""
     with _quiet():
         import litert_torch
@@ -134,9 +140,9 @@ def write(module: Any, example: Any, path: Path) -> None:
     warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
 
 
-def _arithmetic_after(pixels: Any) -> list[Any]:
+def _arithmetic_after(pixels: Node) -> list[Node]:
     """Nodes from the pixels on that only move, cast, scale and shift them, and whose results nobody else uses."""
-    chain: list[Any] = []
+    chain: list[Node] = []
     node = pixels
     while len(node.users) == 1:
         node = next(iter(node.users))
@@ -147,19 +153,20 @@ def _arithmetic_after(pixels: Any) -> list[Any]:
     return chain
 
 
-def _at(graph: Any, pixels: Any, chain: Sequence[Any], value: int) -> Any:
+def _at(graph: GraphModule, pixels: Node, chain: Sequence[Node], value: int) -> Tensor:
     """What the chain makes of one pixel of that value: (1, 3, 1, 1)."""
     import torch
 
     values = {pixels: torch.full((1, 1, 1, 3), value, dtype=torch.uint8)}
 
-    def known(argument: Any) -> Any:
+    def known(argument: Argument) -> Argument:
         if not isinstance(argument, torch.fx.Node):
             return argument
         return values[argument] if argument in values else operator.attrgetter(str(argument.target))(graph)
 
     with torch.no_grad():
         for node in chain:
+            assert callable(node.target)
             values[node] = node.target(*map(known, node.args), **node.kwargs)
     result = values[chain[-1]]
     return result.double()

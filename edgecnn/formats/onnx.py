@@ -10,12 +10,18 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgecnn import __version__
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Format, Source
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+    from torch import Tensor
+    from torch.export import ExportedProgram
+    from torch.nn import Module
 
 OPSET = 20
 NOTES = {"exporter": "torch.onnx (dynamo), onnxslim", "opset": OPSET}
@@ -86,7 +92,7 @@ def _export(source: Source, path: Path) -> None:
     onnx.save(model, path)
 
 
-def _captured(module: Any, example: Any) -> Any:
+def _captured(module: Module, example: Tensor) -> ExportedProgram:
     """The network as torch.export sees it, with pooling to one pixel written as the mean that it is.
 
     For channels-last tensors, which permuted pixels are, PyTorch would decompose that pooling into a dozen operations
@@ -106,7 +112,7 @@ def _captured(module: Any, example: Any) -> Any:
     return program
 
 
-def _scopes(model: Any) -> dict[str, str]:
+def _scopes(model: ModelProto) -> dict[str, str]:
     """Node to the path of the module that it came from. onnxslim drops the metadata that tells it."""
     found = {}
     for node in model.graph.node:
@@ -117,7 +123,7 @@ def _scopes(model: Any) -> dict[str, str]:
     return found
 
 
-def _name_layers(model: Any, scopes: dict[str, str]) -> None:
+def _name_layers(model: ModelProto, scopes: dict[str, str]) -> None:
     """Call convolutions and matrix products what the network calls them: engines repeat these names.
 
     A weight's name is better than the scope: a convolution with BatchNorm folded in has the BatchNorm's.
@@ -136,7 +142,7 @@ def _name_layers(model: Any, scopes: dict[str, str]) -> None:
                 taken.add(unique)
 
 
-def _name_batch(model: Any) -> None:
+def _name_batch(model: ModelProto) -> None:
     values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
     symbol = model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
     for value in values:
@@ -170,11 +176,11 @@ def _halve(fp32: Path, path: Path) -> None:
     onnx.save(half, path)
 
 
-def _straighten_casts(model: Any, kept: Sequence[str]) -> None:
+def _straighten_casts(model: ModelProto, kept: Sequence[str]) -> None:
     """What goes from one node kept in float32 to the next must not be rounded to fp16 on its way."""
     import onnx
 
-    def target(cast: Any) -> int:
+    def target(cast: NodeProto) -> int:
         return int(next(attribute.i for attribute in cast.attribute if attribute.name == "to"))
 
     casts = {node.output[0]: node for node in model.graph.node if node.op_type == "Cast"}

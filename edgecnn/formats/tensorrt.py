@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Format, Source
 from edgecnn.formats.onnx import fp16_file, fp32_file
 from edgecnn.modelfiles.onnx_shapes import layers_of, read_nodes
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 FILES = ("model.engine", "engine.json")
 _WORKSPACE_BYTES = 1 << 30
@@ -44,7 +47,7 @@ def _gpu() -> dict[str, str]:
     return {"name": torch.cuda.get_device_name(0), "capability": f"{major}.{minor}"}
 
 
-def _one_image(path: Path) -> Any:
+def _one_image(path: Path) -> ModelProto:
     """The ONNX model for one image at a time, with its pixels converted before anything else is done to them.
 
     TensorRT takes uint8 as an input that is converted at once, and refuses even to transpose it
@@ -73,7 +76,7 @@ def _one_image(path: Path) -> Any:
     return model
 
 
-def _layers(model: Any, path: Path) -> list[list[Any]]:
+def _layers(model: ModelProto, path: Path) -> list[list[Any]]:
     """[name, MACs] of each layer: an engine tells what it ran but not how much of it."""
     import onnx
 

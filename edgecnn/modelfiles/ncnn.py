@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class Layer:
 class Block:
     """A run of values in a .bin file."""
 
-    values: NDArray[Any]
+    values: NDArray[np.generic]
     """float32, float16 or int8, one-dimensional."""
     tag: int | None
     """The four bytes before it, which say what it holds; None where the format has none (biases and scales)."""
@@ -273,7 +273,7 @@ def _check_blobs(layers: Sequence[Layer], blob_count: int, where: str) -> None:
 
 def _read_block(data: bytes, offset: int, count: int, tagged: bool, where: str) -> tuple[Block, int]:
     tag: int | None = None
-    dtype: np.dtype[Any] = np.dtype("<f4")
+    dtype: np.dtype[np.generic] = np.dtype("<f4")
     if tagged:
         tag = int.from_bytes(data[offset : offset + 4], "little")
         offset += 4
@@ -360,7 +360,7 @@ def _plain(key: int, times: int = 1) -> Callable[[Layer], list[tuple[int, bool]]
     return lambda layer: [(layer.integer(key), False)] * times
 
 
-_TAGS: dict[int, np.dtype[Any]] = {
+_TAGS: dict[int, np.dtype[np.generic]] = {
     FP32_TAG: np.dtype("<f4"),
     _RAW_TAG: np.dtype("<f4"),
     FP16_TAG: np.dtype("<f2"),

@@ -36,7 +36,7 @@ class Stored:
     scale: tuple[float, ...]
     """One for each channel, one for all, or none where the tensor is not quantised."""
     zero_point: tuple[int, ...]
-    values: NDArray[Any] | None
+    values: NDArray[np.generic] | None
     """Of a constant."""
 
 
@@ -116,7 +116,7 @@ def describe(path: Path, described: Mapping[str, str]) -> None:
     _save(model, path)
 
 
-def replace_constants(path: Path, values: Mapping[str, NDArray[Any]], out: Path) -> None:
+def replace_constants(path: Path, values: Mapping[str, NDArray[np.generic]], out: Path) -> None:
     """Write the file with other values in these tensors, of the same shape and type."""
     from ai_edge_litert import schema_py_generated as schema
 
@@ -259,7 +259,7 @@ def _save(model: Any, path: Path) -> None:
 def _stored(model: Any, tensor: Any, types: Mapping[int, str]) -> Stored:
     data = model.buffers[tensor.buffer].data
     shape = tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
-    values: NDArray[Any] | None = None
+    values: NDArray[np.generic] | None = None
     if data is not None and len(data) and tensor.type in _NUMPY:
         values = np.frombuffer(bytes(np.asarray(data, np.uint8)), _NUMPY[tensor.type]).reshape(shape)
     known = tensor.quantization

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -38,7 +36,7 @@ class Deployed(nn.Module):
         logits: Tensor = self.module((pixels / 255 - self.mean) / self.std)
         return logits
 
-    def answers(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+    def answers(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
         """The same for arrays; float32 pixels need not be whole numbers from 0 to 255."""
         with torch.inference_mode():
             logits: NDArray[np.float32] = self(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from edgecnn.errors import UserError, first_line
 from edgecnn.onnx_graph.builder import Builder, Op, Value
 from edgecnn.onnx_graph.onnx_file import Input, input_of, opset_of, output_of, read_model
 from edgecnn.onnx_graph.operators import OPERATORS
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _ENDS = {F.softmax: "softmax", F.log_softmax: "log_softmax", torch.sigmoid: "sigmoid"}
 """What turns scores into shares and leaves their order."""
@@ -169,7 +172,7 @@ def _join_biases(module: fx.GraphModule) -> None:
     module.recompile()
 
 
-def _initializers(model: Any) -> dict[str, Tensor]:
+def _initializers(model: ModelProto) -> dict[str, Tensor]:
     from onnx import numpy_helper
 
     return {
@@ -177,7 +180,7 @@ def _initializers(model: Any) -> dict[str, Tensor]:
     }
 
 
-def _operations(model: Any) -> list[Op]:
+def _operations(model: ModelProto) -> list[Op]:
     from onnx import helper
 
     opset = opset_of(model)

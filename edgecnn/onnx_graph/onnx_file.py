@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from edgecnn.errors import UserError, first_line, must_be_file
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 OLDEST_OPSET = 7
 """Before it, broadcasting and BatchNorm meant something else."""
@@ -28,7 +31,7 @@ class Input:
     width: int | None
 
 
-def read_model(path: Path) -> Any:
+def read_model(path: Path) -> ModelProto:
     """The onnx.ModelProto of `path` with its external data in it and its local functions inlined.
 
     Raises UserError: not an ONNX model, external data missing, newer than the installed onnx package, already
@@ -67,7 +70,7 @@ def external_files(path: Path) -> list[Path]:
     return [path.parent / name for name in _locations(model) if (path.parent / name).is_file()]
 
 
-def input_of(path: Path, model: Any) -> Input:
+def input_of(path: Path, model: ModelProto) -> Input:
     """The input: float (n, 3, h, w) or (n, h, w, 3), or uint8 pixels in either order. UserError for anything else."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [entry for entry in model.graph.input if entry.name not in weights]
@@ -90,7 +93,7 @@ def input_of(path: Path, model: Any) -> Input:
     return Input(name, pixels, "nhwc", sizes[1], sizes[2])
 
 
-def output_of(path: Path, model: Any) -> str:
+def output_of(path: Path, model: ModelProto) -> str:
     """Name of the one output."""
     names = [entry.name for entry in model.graph.output]
     if len(names) != 1:
@@ -101,7 +104,7 @@ def output_of(path: Path, model: Any) -> str:
     return str(names[0])
 
 
-def _refuse_versions(path: Path, model: Any) -> None:
+def _refuse_versions(path: Path, model: ModelProto) -> None:
     import onnx
 
     newest = onnx.defs.onnx_opset_version()
@@ -118,12 +121,12 @@ def _refuse_versions(path: Path, model: Any) -> None:
         )
 
 
-def opset_of(model: Any) -> int:
+def opset_of(model: ModelProto) -> int:
     """The version of ONNX's own operators that a model is written in."""
     return int(next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0))
 
 
-def _refuse_missing_data(path: Path, model: Any) -> None:
+def _refuse_missing_data(path: Path, model: ModelProto) -> None:
     missing = [name for name in _locations(model) if not (path.parent / name).is_file()]
     if missing:
         raise UserError(
@@ -132,7 +135,7 @@ def _refuse_missing_data(path: Path, model: Any) -> None:
         )
 
 
-def _locations(model: Any) -> list[str]:
+def _locations(model: ModelProto) -> list[str]:
     """Names of the files that hold weights of the model."""
     from onnx import TensorProto
 
@@ -147,7 +150,7 @@ def _locations(model: Any) -> list[str]:
     )
 
 
-def _refuse_quantised(path: Path, model: Any) -> None:
+def _refuse_quantised(path: Path, model: ModelProto) -> None:
     for node in model.graph.node:
         if node.op_type in _QUANTISED or node.op_type.startswith(("QLinear", "QGemm", "QAttention")):
             raise UserError(

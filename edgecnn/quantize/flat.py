@@ -6,7 +6,7 @@ import copy
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from edgecnn.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from torch.fx.node import Argument
 
 CONVOLUTIONS = {"aten.conv2d.default", "aten.conv1d.default", "aten.convolution.default", "aten.conv2d.padding"}
 WEIGHTED = CONVOLUTIONS | {"aten.linear.default"}
@@ -120,15 +123,17 @@ def weighted_nodes(graph: GraphModule) -> list[Node]:
     ]
 
 
-def parameter(graph: GraphModule, node: Any) -> Tensor:
+def parameter(graph: GraphModule, node: Argument) -> Tensor:
     """The tensor that a get_attr node reads."""
-    tensor: Tensor = operator.attrgetter(node.target)(graph)
+    assert isinstance(node, Node)
+    tensor: Tensor = operator.attrgetter(str(node.target))(graph)
     return tensor
 
 
-def set_parameter(graph: GraphModule, node: Any, value: Tensor) -> None:
+def set_parameter(graph: GraphModule, node: Argument, value: Tensor) -> None:
     """Replace the tensor that a get_attr node reads."""
-    owner_name, _, name = node.target.rpartition(".")
+    assert isinstance(node, Node)
+    owner_name, _, name = str(node.target).rpartition(".")
     owner = operator.attrgetter(owner_name)(graph) if owner_name else graph
     if name in owner._parameters:
         owner._parameters[name] = nn.Parameter(value, requires_grad=False)
@@ -176,7 +181,7 @@ def bias_of(graph: GraphModule, node: Node) -> Node:
     return bias
 
 
-def find_weights(layers: Sequence[WeightedLayer], weights: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+def find_weights(layers: Sequence[WeightedLayer], weights: Mapping[str, NDArray[np.generic]]) -> dict[str, str]:
     """Which of an engine's weights are which layer's: layer name to key of `weights`, by value.
 
     Layouts differ between engines and values do not, so that sorted values are compared (to 1 % of their size, for
@@ -200,7 +205,7 @@ def find_weights(layers: Sequence[WeightedLayer], weights: Mapping[str, NDArray[
     return found
 
 
-def keys_of(layers: Sequence[WeightedLayer], weights: Mapping[str, NDArray[Any]], engine: str) -> list[str]:
+def keys_of(layers: Sequence[WeightedLayer], weights: Mapping[str, NDArray[np.generic]], engine: str) -> list[str]:
     """The key of each layer's weights among an engine's. UserError where one is not among them."""
     found = find_weights(layers, weights)
     missing = [layer.name for layer in layers if layer.name not in found]
@@ -210,7 +215,7 @@ def keys_of(layers: Sequence[WeightedLayer], weights: Mapping[str, NDArray[Any]]
 
 
 def replacements(
-    twin: GraphModule, graph: GraphModule, weights: Mapping[str, NDArray[Any]]
+    twin: GraphModule, graph: GraphModule, weights: Mapping[str, NDArray[np.generic]]
 ) -> dict[str, NewWeights] | None:
     """The key of an engine's weights, which are `twin`'s, to what `graph` has in their place; None unless all are
     found."""
@@ -265,7 +270,7 @@ def _fold(graph: GraphModule, norm: Node) -> None:
     graph.graph.erase_node(norm)
 
 
-def _own(node: Any) -> bool:
+def _own(node: Argument) -> bool:
     """Whether weights are read by one layer alone."""
     return isinstance(node, Node) and len(node.users) == 1
 

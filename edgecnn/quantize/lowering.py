@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Interpreter, Node
 
@@ -201,7 +202,7 @@ def _in_int8(work: Rewriting, node: Node, weighted: set[str]) -> bool:
 
 def _all_tensors(graph: GraphModule, threads: int) -> Callable[[Pixels], Tensors]:
     """The function that runs one image and gives every float tensor that is computed on the way."""
-    seen: dict[str, Any] = {}
+    seen: dict[str, NDArray[np.float32]] = {}
 
     class Recorder(Interpreter):
         def run_node(self, n: Node) -> Any:

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
 
-from edgecnn.imaging import Images
+from edgecnn.imaging import Images, Pixels
 from edgecnn.quantize.flat import WEIGHTED, groups_by_weight, groups_of, weighted_nodes
 from edgecnn.quantize.grid import Grid, whole_weights
 from edgecnn.quantize.observe import ABOVE_MINUS_3, OBSERVERS, Histogram, Range, observe
@@ -53,7 +54,7 @@ def logits_of(graph: torch.nn.Module, images: Images) -> Tensor:
 def histograms_of(graph: GraphModule, images: Images) -> dict[str, Histogram]:
     """Of every tensor that is rounded, by the node's name."""
     rounded = rounded_nodes(graph)
-    seen: dict[str, Any] = {}
+    seen: dict[str, NDArray[np.float32]] = {}
 
     def keep(node: Node, output: Tensor) -> Tensor:
         if node.name in rounded:
@@ -62,7 +63,7 @@ def histograms_of(graph: GraphModule, images: Images) -> dict[str, Histogram]:
 
     stepper = Stepper(graph, keep)
 
-    def run(image: Any) -> Mapping[str, Any]:
+    def run(image: Pixels) -> Mapping[str, NDArray[np.float32]]:
         with torch.inference_mode():
             stepper.run(torch.from_numpy(image[None]))
         return seen
@@ -131,7 +132,7 @@ def run_simulated(stepper: Stepper, images: Images) -> Tensor:
         return torch.cat([stepper.run(torch.from_numpy(images[i : i + _BATCH])) for i in range(0, len(images), _BATCH)])
 
 
-def sqnr(reference: Any, got: Any) -> float:
+def sqnr(reference: ArrayLike | Tensor, got: ArrayLike | Tensor) -> float:
     """Signal to quantisation noise in dB."""
     reference, got = np.asarray(reference, np.float64), np.asarray(got, np.float64)
     noise = float(np.square(reference - got).sum())

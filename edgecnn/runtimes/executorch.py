@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images
+from edgecnn.modelfiles.executorch import Account, CompiledLayer
 from edgecnn.require import unasked
 from edgecnn.runtimes import Logits, Runtime, Session
 from edgecnn.runtimes.pytorch import quiet
@@ -54,7 +55,7 @@ class _Session(Session):
 
         Where the engine was built without a trace, all is the compiler's account, and `source` and a remark say so.
         """
-        account = json.loads(self._path.with_suffix(".json").read_bytes())
+        account: Account = json.loads(self._path.with_suffix(".json").read_bytes())
         remarks = [] if self._threads == self._asked else [f"{self._asked} threads asked for, {self._threads} used"]
         events = _trace(self._path, account["height"], account["width"])
         if events is None:
@@ -102,7 +103,7 @@ def _library() -> Any:
     return _C
 
 
-def _layers(ran: Sequence[str], compiled: Sequence[Mapping[str, Any]], remarks: list[str]) -> list[ExecutedLayer]:
+def _layers(ran: Sequence[str], compiled: Sequence[CompiledLayer], remarks: list[str]) -> list[ExecutedLayer]:
     """The kernels of convolutions and linear layers, both lists in the order of execution."""
     if len(ran) != len(compiled):
         remarks.append(f"{len(compiled)} layers were compiled and XNNPACK ran {len(ran)}: sizes are unknown")

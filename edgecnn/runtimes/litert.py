@@ -80,9 +80,9 @@ class InterpreterSession(Session):
     def close(self) -> None:
         del self._interpreter
 
-    def _in_float(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def _in_float(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         if values.dtype == np.float32:
-            return values
+            return values.astype(np.float32, copy=False)
         scale, zero_point = self._output["quantization"]
         dequantized: NDArray[np.float32] = (values.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
         return dequantized

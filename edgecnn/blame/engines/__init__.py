@@ -45,7 +45,7 @@ class Opened(Protocol):
         """Of its input, with the batch."""
         ...
 
-    def run(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def run(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         """One image (1, …), float32 or uint8, to (classes,). Raises Refused."""
         ...
 
@@ -104,7 +104,7 @@ def require(engine: Engine) -> None:
     need(engine.extra, engine.library)
 
 
-def one_row(output: NDArray[Any]) -> NDArray[np.float32]:
+def one_row(output: NDArray[np.generic]) -> NDArray[np.float32]:
     """A file's output for one image (or the same one many times) as (classes,). Refused where it is something else."""
     row = np.asarray(output, np.float32)
     row = row[0] if row.ndim > 1 else row
@@ -113,7 +113,7 @@ def one_row(output: NDArray[Any]) -> NDArray[np.float32]:
     return row.reshape(-1)
 
 
-def as_taken(values: NDArray[Any], dtype: Any, scale: float = 0.0, zero: int = 0) -> NDArray[Any]:
+def as_taken(values: NDArray[np.generic], dtype: Any, scale: float = 0.0, zero: int = 0) -> NDArray[np.generic]:
     """Values in the type of a file's input. Refused where that would change what was described."""
     dtype = np.dtype(dtype)
     if values.dtype == dtype:
@@ -124,12 +124,14 @@ def as_taken(values: NDArray[Any], dtype: Any, scale: float = 0.0, zero: int = 0
         return values.astype(np.float16)
     if values.dtype == np.float32 and dtype in (np.dtype(np.int8), np.dtype(np.uint8)) and scale:
         limits = np.iinfo(dtype)
-        quantised: NDArray[Any] = np.clip(np.rint(values / scale) + zero, limits.min, limits.max).astype(dtype)
+        quantised: NDArray[np.generic] = np.clip(
+            np.rint(values.astype(np.float32) / scale) + zero, limits.min, limits.max
+        ).astype(dtype)
         return quantised
     raise Refused(f"it takes {dtype}, described is {values.dtype}")
 
 
-def repeated(values: NDArray[Any], shape: Shape) -> NDArray[Any]:
+def repeated(values: NDArray[np.generic], shape: Shape) -> NDArray[np.generic]:
     """One image as often as a file with a fixed batch wants it."""
     batch = shape[0] if shape else None
     return np.repeat(values, batch, axis=0) if batch not in (None, 1) else values

@@ -30,7 +30,7 @@ class _Opened:
         signature = self._input.get("shape_signature", self._input["shape"])
         return tuple(int(size) if size > 0 else None for size in signature)
 
-    def run(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def run(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         scale, zero = self._input["quantization"]
         values = as_taken(values, self._input["dtype"], scale, zero)
         if tuple(self._input["shape"]) != values.shape:
@@ -112,7 +112,7 @@ def _tensors(path: Path, images: Images) -> Tensors:
     return {details[index]["name"]: Tensor(kind, np.concatenate(collected[index])) for index, kind in steps}
 
 
-def _dequantised(values: NDArray[Any], detail: dict[str, Any]) -> NDArray[np.float32]:
+def _dequantised(values: NDArray[np.generic], detail: dict[str, Any]) -> NDArray[np.float32]:
     scale, zero = detail["quantization"]
     if not scale:
         return np.array(values, np.float32)

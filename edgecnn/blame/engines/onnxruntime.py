@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from edgecnn.blame.engines import Engine, Refused, Tensor, Tensors, as_taken, on
 from edgecnn.blame.pipeline import Shape
 from edgecnn.errors import MissingExtra, UserError, first_line
 from edgecnn.imaging import Images
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _TYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
 _CLAMPS = ("Relu", "Clip")
@@ -33,7 +36,7 @@ class _Opened:
     def shape(self) -> Shape:
         return self._shape
 
-    def run(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def run(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         values = repeated(as_taken(values, self._dtype), self._shape)
         try:
             return one_row(self._session.run(None, {self._name: values})[0])
@@ -108,7 +111,7 @@ def _tensors(path: Path, images: Images) -> Tensors:
     return {name: Tensor(kinds[name], values[source], clamps.get(name)) for name, source in wanted.items()}
 
 
-def _wanted(model: Any) -> tuple[dict[str, str], dict[str, str]]:
+def _wanted(model: ModelProto) -> tuple[dict[str, str], dict[str, str]]:
     """(name to its operation, name to the tensor to fetch for it).
 
     Of a QDQ graph the dequantised tensors are fetched under the name of what was quantised: fetching that itself would
@@ -139,7 +142,7 @@ def _wanted(model: Any) -> tuple[dict[str, str], dict[str, str]]:
     return kinds, wanted
 
 
-def _floats(model: Any) -> set[str]:
+def _floats(model: ModelProto) -> set[str]:
     import onnx
 
     return {
@@ -149,7 +152,7 @@ def _floats(model: Any) -> set[str]:
     }
 
 
-def _clamps(model: Any) -> dict[str, str]:
+def _clamps(model: ModelProto) -> dict[str, str]:
     """Tensor to the output of the clamp that alone reads it."""
     readers = Counter(name for node in model.graph.node for name in node.input)
     clamping = [node for node in model.graph.node if node.op_type in _CLAMPS]

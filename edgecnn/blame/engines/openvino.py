@@ -34,7 +34,7 @@ class _Opened:
     def shape(self) -> Shape:
         return self._shape
 
-    def run(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def run(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         values = repeated(as_taken(values, self._dtype), self._shape)
         try:
             return one_row(self._compiled(values)[self._compiled.output(0)])

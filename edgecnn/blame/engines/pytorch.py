@@ -34,7 +34,7 @@ class _Opened:
         """TorchScript does not say what it takes."""
         return (None, None, None, None)
 
-    def run(self, values: NDArray[Any]) -> NDArray[np.float32]:
+    def run(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
         import torch
 
         try:

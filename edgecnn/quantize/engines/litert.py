@@ -75,7 +75,7 @@ def _reweighted(source: Source, hard_swish: HardSwish, path: Path) -> bool:
             return False
         ends = [_laid_out(layer.kind, weight) for weight in (one.old[0], one.new[0])]
         # The converter adds the 3 of a hard-sigmoid to the bias before it.
-        added = bias.values - one.old[1]
+        added = np.asarray(bias.values, np.float32) - one.old[1]
         constant = np.ptp(added) <= _ROUNDING * np.abs(added).max()
         if not constant or not np.array_equal(ends[0], stored[key]):
             return False
@@ -156,7 +156,7 @@ def _kept_whole(floating: Path, stored: Sequence[Operation], extremes: Mapping[s
     if first.kind == "DEPTHWISE_CONV_2D" and first.inputs[0] == pixels and first.weight is not None:
         scale, shift = first.weight.values, first.inputs[2].values if first.inputs[2] else None
         if scale is not None and shift is not None and scale.size == shift.size == 3:
-            ends = np.stack([scale.ravel() * value + shift for value in _PIXELS])
+            ends = np.stack([scale.ravel().astype(np.float32) * value + shift.astype(np.float32) for value in _PIXELS])
             kept[first.outputs[0].name] = (float(ends.min()), float(ends.max()))
     return kept
 

@@ -98,7 +98,7 @@ def int8_network(
     return Network(tuple(written), tuple(weights))
 
 
-def quantisable(network: Network) -> dict[int, NDArray[np.float32]]:
+def quantisable(network: Network) -> dict[int, NDArray[np.generic]]:
     """Weights of the layers that can be int8, by index."""
     return {
         index: network.weights[index][0].values
@@ -117,7 +117,7 @@ def kept_in_float(network: Network, layers: tuple[WeightedLayer, ...]) -> set[in
     return {int(key) for key in keys_of(layers, _by_key(network), "ncnn")}
 
 
-def _by_key(network: Network) -> dict[str, NDArray[np.float32]]:
+def _by_key(network: Network) -> dict[str, NDArray[np.generic]]:
     return {str(index): values for index, values in quantisable(network).items()}
 
 

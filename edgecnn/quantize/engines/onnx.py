@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,11 @@ from edgecnn.quantize.flat import WeightedLayer, keys_of, replacements
 from edgecnn.quantize.grid import Grid, StoredWeight, whole_weights
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
 from edgecnn.quantize.observe import Tensors, observed_once
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Number = TypeVar("Number", bound=np.generic)
 
 MAIN = "model.onnx"
 _FLOAT_OUTPUT = ("Gemm", "MatMul")
@@ -159,7 +164,7 @@ def _finish(path: Path, fp32: Path, attempt: Attempt, fused: Collection[str]) ->
     onnx.save(model, path)
 
 
-def _set_weights(model: Any, floating: Any, grid: Grid) -> None:
+def _set_weights(model: ModelProto, floating: ModelProto, grid: Grid) -> None:
     """Weights rounded as ours are, and biases in steps that fit them, in place.
 
     The quantiser's own are the largest weight over 127 in every channel. Where all weights are zero it gives them a
@@ -172,7 +177,7 @@ def _set_weights(model: Any, floating: Any, grid: Grid) -> None:
     floats = {one.name: to_array(one) for one in floating.graph.initializer}
     inputs = {node.name: node.input for node in floating.graph.node}
 
-    def put(names: Sequence[str], scales: NDArray[np.float32], whole: NDArray[Any]) -> None:
+    def put(names: Sequence[str], scales: NDArray[np.float32], whole: NDArray[np.generic]) -> None:
         for name, array in zip(names, (whole, scales), strict=False):
             constants[name].CopyFrom(from_array(np.ascontiguousarray(array), name))
 
@@ -203,16 +208,16 @@ class _Int8Layer:
     transposed: bool
     """Whether weights are stored (in, out)."""
 
-    def outputs_first(self, stored: NDArray[Any]) -> NDArray[Any]:
+    def outputs_first(self, stored: NDArray[Number]) -> NDArray[Number]:
         """(out, in / groups, …), as torch has it."""
         return np.array(stored.T if self.transposed else stored, order="C")
 
-    def as_stored(self, weight: NDArray[Any]) -> NDArray[Any]:
+    def as_stored(self, weight: NDArray[Number]) -> NDArray[Number]:
         """The other way."""
         return np.ascontiguousarray(weight.T) if self.transposed else weight
 
 
-def _int8_layers(model: Any) -> Iterator[_Int8Layer]:
+def _int8_layers(model: ModelProto) -> Iterator[_Int8Layer]:
     """UserError for a kind of layer of which it is not known how engines add its products."""
     int8s = {one.name for one in model.graph.initializer if one.data_type == _ONNX_INT8}
     whole = {node.output[0]: node.input for node in model.graph.node if node.op_type == "DequantizeLinear"}
@@ -244,7 +249,7 @@ def stored_weights(path: Path) -> Iterator[StoredWeight]:
         yield StoredWeight(layer.name, values, layer.groups)
 
 
-def _fuse(model: Any, fused: Collection[str]) -> None:
+def _fuse(model: ModelProto, fused: Collection[str]) -> None:
     """Take out the rounding between a convolution and an operation of these types that alone reads it, in place."""
     makers = {name: node for node in model.graph.node for name in node.output}
     readers = Counter(name for node in model.graph.node for name in node.input)
