@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +44,7 @@ class Pipeline:
     dtype: Literal["float32", "uint8"] = "uint8"
 
     @property
-    def spatial(self) -> tuple[Any, ...]:
+    def spatial(self) -> tuple[Hashable, ...]:
         """What decides which pixels there are: pipelines that agree in it share them."""
         crop = (self.crop, self.resize_short) if self.fit == "center-crop" else None
         grey = self.colour == "grey"
@@ -80,8 +81,8 @@ class EncodedImage:
 
     def __init__(self, encoded: bytes, bits: int | None = None) -> None:
         self._encoded, self._bits = encoded, bits
-        self._decoded: dict[tuple[Any, ...], Reduced] = {}
-        self._pixels: dict[tuple[Any, ...], Pixels] = {}
+        self._decoded: dict[tuple[Hashable, ...], Reduced] = {}
+        self._pixels: dict[tuple[Hashable, ...], Pixels] = {}
 
     def pixels(self, pipeline: Pipeline) -> Pixels:
         """uint8 (height, width, 3), RGB whatever the pipeline's colour order is. Raises BadImage."""
@@ -122,7 +123,7 @@ class EncodedImage:
         return np.array(fitted)
 
     def _oriented(self, pipeline: Pipeline, spec: Preprocess) -> Reduced:
-        key: tuple[Any, ...] = (pipeline.decode,)
+        key: tuple[Hashable, ...] = (pipeline.decode,)
         if pipeline.decode == "scaled":
             key = (pipeline.decode, spec)
         if key not in self._decoded:

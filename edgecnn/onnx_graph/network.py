@@ -6,11 +6,12 @@ import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from edgecnn.errors import UserError, first_line
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _ENDS = {F.softmax: "softmax", F.log_softmax: "log_softmax", torch.sigmoid: "sigmoid"}
 """What turns scores into shares and leaves their order."""
+_Affine: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Scale and shift of each channel."""
 _MOVES = (torch.flatten, torch.reshape)
 
 
@@ -197,7 +200,7 @@ def _operations(model: ModelProto) -> list[Op]:
     ]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.decode() if isinstance(value, bytes) else value
 
 
@@ -234,7 +237,8 @@ def _without_normalisation(
     """
     if entry.pixels == "float":
         return ops, entry.name, None
-    layout, name = entry.layout, entry.name
+    layout: str = entry.layout
+    name = entry.name
     scale, shift = np.ones(3), np.zeros(3)
     known = dict(constants)
     done: set[int] = set()
@@ -257,8 +261,8 @@ def _without_normalisation(
 
 
 def _step(
-    op: Op, name: str, layout: str, constants: Mapping[str, Tensor], affine: tuple[Any, Any]
-) -> tuple[Any, Any, Any] | None:
+    op: Op, name: str, layout: str, constants: Mapping[str, Tensor], affine: _Affine
+) -> tuple[str, NDArray[np.float64], NDArray[np.float64]] | None:
     """One operation of the normalisation: layout, scale and shift after it; None where it is something else."""
     scale, shift = affine
     if op.kind in ("Identity", "Cast"):
@@ -282,7 +286,7 @@ def _step(
     return layout, scale * factor, shift * factor
 
 
-def _three(values: Any) -> tuple[float, float, float]:
+def _three(values: NDArray[np.float64]) -> tuple[float, float, float]:
     """Rounded to float32's own digits: 0.485 is 0.485 again."""
     red, green, blue = (
         float(np.format_float_positional(np.float32(value), 7, unique=True, fractional=False)) for value in values

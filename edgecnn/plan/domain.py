@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +63,7 @@ def features(module: nn.Module, sample: Sample, device: torch.device) -> NDArray
     """float64 (n, features): what the head gets, averaged over positions where it gets maps. In eval mode."""
     reached: list[Tensor] = []
 
-    def keep(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def keep(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         given = inputs[0].detach()
         reached.append((given.mean((2, 3)) if given.ndim == 4 else given.flatten(1)).float().cpu())
 

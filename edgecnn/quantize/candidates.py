@@ -6,7 +6,7 @@ import copy
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Networks:
         self._made: dict[tuple[str, tuple[str, ...]], Source] = {}
         self._rounded: dict[str, dict[str, Tensor]] = {}
         self._sensitive: dict[str, list[tuple[WeightedLayer, float]]] = {}
-        self.training: Mapping[str, Any] | None = None
+        self.training: Mapping[str, int | float] | None = None
         """The record of quantisation-aware training, once there was any."""
 
     def with_io(self, io: Literal["uint8", "int8"]) -> Networks:

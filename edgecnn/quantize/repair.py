@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
+from torch.fx.node import Argument
 
 from edgecnn.imaging import Images
 from edgecnn.quantize.flat import (
@@ -86,7 +86,7 @@ def train_with_rounding(
     grid: Grid = "full",
     *,
     seed: int = 0,
-) -> tuple[GraphModule, dict[str, Any]]:
+) -> tuple[GraphModule, dict[str, int | float]]:
     """Short quantisation-aware training: the rounded network learns to answer as the float `teacher` does on `images`.
 
     Labels are not needed. STEPS batches of BATCH; rounding passes gradients straight through (Jacob et al., CVPR 2018).
@@ -201,8 +201,9 @@ def _trainable(graph: GraphModule) -> list[nn.Parameter]:
     return found
 
 
-def _own(graph: GraphModule, node: Any, value: nn.Parameter) -> None:
-    owner_name, _, name = node.target.rpartition(".")
+def _own(graph: GraphModule, node: Argument, value: nn.Parameter) -> None:
+    assert isinstance(node, Node)
+    owner_name, _, name = str(node.target).rpartition(".")
     owner = graph.get_submodule(owner_name) if owner_name else graph
     owner._buffers.pop(name, None)
     owner._parameters[name] = value

@@ -10,7 +10,8 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 import numpy as np
 
@@ -23,8 +24,39 @@ from edgecnn.require import unasked
 from edgecnn.runtimes import Logits, Runtime, Session
 from edgecnn.runtimes.pytorch import quiet
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _INT8 = ("QS8", "QD8", "QU8", "QC8")
 _LAYERS = ("Convolution", "Fully Connected", "Batch Matrix Multiply")
+
+
+class _Method(Protocol):
+    def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]: ...
+
+
+class _Program(Protocol):
+    def load_method(self, name: str) -> _Method: ...
+
+
+class _Event(TypedDict, total=False):
+    name: str
+    delegate_debug_id_str: str
+    """The kernel, where a delegate ran it."""
+
+
+class _Entry(TypedDict, total=False):
+    profile_event: _Event
+
+
+class _Run(TypedDict, total=False):
+    events: list[_Entry]
+
+
+class _Trace(TypedDict):
+    """As ExecuTorch's schema has it."""
+
+    run_data: list[_Run]
 
 
 class _Session(Session):
@@ -37,8 +69,8 @@ class _Session(Session):
             with quiet():
                 library._unsafe_reset_threadpool(threads)  # for the whole process: an engine has it to itself
                 self._threads = library._threadpool_get_thread_count()
-                self._program: Any = library._load_program(str(path))
-                self._method: Any = self._program.load_method("forward")
+                self._program: _Program = library._load_program(str(path))
+                self._method: _Method = self._program.load_method("forward")
         except RuntimeError as error:
             raise UserError(f"{path}: ExecuTorch cannot open it: {first_line(error)}") from None
         self._asked = threads
@@ -91,7 +123,7 @@ class _Session(Session):
         del self._method, self._program
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     """ExecuTorch's extension module itself.
 
     Its public wrapper, executorch.runtime, imports the whole compiler before it, for seconds.
@@ -100,7 +132,9 @@ def _library() -> Any:
         warnings.simplefilter("ignore")
         import torch  # noqa: F401  its libraries must be loaded first
         from executorch.extension.pybindings import _C
-    return _C
+
+        module: ModuleType = _C
+    return module
 
 
 def _layers(ran: Sequence[str], compiled: Sequence[CompiledLayer], remarks: list[str]) -> list[ExecutedLayer]:
@@ -121,7 +155,7 @@ def _precision(kernel: str) -> str:
     return "fp16" if "F16" in kernel else "fp32"
 
 
-def _trace(path: Path, height: int, width: int) -> list[dict[str, Any]] | None:
+def _trace(path: Path, height: int, width: int) -> list[_Event] | None:
     """What ExecuTorch records while it runs one image, in order; None where it was built without that."""
     import torch
 
@@ -137,7 +171,7 @@ def _trace(path: Path, height: int, width: int) -> list[dict[str, Any]] | None:
     return [event for event in events if event]
 
 
-def _as_json(dump: Path) -> Any:
+def _as_json(dump: Path) -> _Trace:
     """A trace as JSON, by the flatbuffers compiler and the schema that ExecuTorch carries."""
     spec = importlib.util.find_spec("executorch")
     assert spec is not None
@@ -146,7 +180,8 @@ def _as_json(dump: Path) -> Any:
     flatc = home / "data" / "bin" / "flatc"
     options = ["--size-prefixed", "--json", "--strict-json", "--defaults-json", "-o", str(dump.parent)]
     subprocess.run([str(flatc), *options, str(schema), "--", str(dump)], check=True, capture_output=True)
-    return json.loads(dump.with_suffix(".json").read_bytes())
+    trace: _Trace = json.loads(dump.with_suffix(".json").read_bytes())
+    return trace
 
 
 RUNTIME = Runtime(runs=("executorch",), libraries=("executorch", "torch"), extra="executorch", open=_Session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,18 +14,20 @@ from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images
+from edgecnn.modelfiles.interpreter import Interpreter, OperationDetail, TensorDetail
 from edgecnn.modelfiles.tflite import hushed
 from edgecnn.runtimes import Logits, Runtime, Session
 
 _DELEGATE = "DELEGATE"
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "int8": "int8", "uint8": "int8"}
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE")
+_Sizes: TypeAlias = NDArray[np.int32]
 
 
 class InterpreterSession(Session):
     """A TFLite interpreter of either package, one image at a time."""
 
-    def __init__(self, engine: str, make: Callable[[Path, int], Any], path: Path, threads: int) -> None:
+    def __init__(self, engine: str, make: Callable[[Path, int], Interpreter], path: Path, threads: int) -> None:
         try:
             with hushed():
                 interpreter = make(path, threads)
@@ -80,7 +82,7 @@ class InterpreterSession(Session):
     def close(self) -> None:
         del self._interpreter
 
-    def _in_float(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
+    def _in_float(self, values: NDArray[np.number]) -> NDArray[np.float32]:
         if values.dtype == np.float32:
             return values.astype(np.float32, copy=False)
         scale, zero_point = self._output["quantization"]
@@ -88,7 +90,7 @@ class InterpreterSession(Session):
         return dequantized
 
 
-def _delegated(operations: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[str, Any]]) -> set[int]:
+def _delegated(operations: Sequence[OperationDetail], parts: Sequence[OperationDetail]) -> set[int]:
     """Indices of the operations that run inside a delegate: all between a part's inputs and its outputs."""
     producer = {int(tensor): node for node in operations for tensor in node["outputs"]}
     inside: set[int] = set()
@@ -104,7 +106,7 @@ def _delegated(operations: Sequence[Mapping[str, Any]], parts: Sequence[Mapping[
 
 
 def _layers(
-    operations: Sequence[Mapping[str, Any]], tensors: Mapping[int, Mapping[str, Any]], inside: Iterable[int]
+    operations: Sequence[OperationDetail], tensors: Mapping[int, TensorDetail], inside: Iterable[int]
 ) -> tuple[list[ExecutedLayer], list[str]]:
     """Layers with their precision, and names of those whose int8 weights meet float activations."""
     dequantized = {
@@ -154,11 +156,11 @@ def _short(name: str) -> str:
     return ".".join(attribute for _, _, attribute in (one.partition("_") for one in modules) if attribute) or name
 
 
-def _size(shape: Sequence[int]) -> int:
+def _size(shape: _Sizes) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-_MACS: Mapping[str, Callable[[Any, Any, Any], int]] = {
+_MACS: Mapping[str, Callable[[_Sizes, _Sizes, _Sizes], int]] = {
     # Weights are (out, height, width, in / groups), (1, height, width, out), (out, in), (out, height, width, in).
     "CONV_2D": lambda left, weight, output: _size(output) * _size(weight[1:]),
     "DEPTHWISE_CONV_2D": lambda left, weight, output: _size(output) * _size(weight[1:3]),
@@ -168,10 +170,11 @@ _MACS: Mapping[str, Callable[[Any, Any, Any], int]] = {
 }
 
 
-def _interpreter(path: Path, threads: int) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+def _interpreter(path: Path, threads: int) -> Interpreter:
+    from ai_edge_litert import interpreter
 
-    return Interpreter(model_path=str(path), num_threads=threads)
+    opened: Interpreter = interpreter.Interpreter(model_path=str(path), num_threads=threads)
+    return opened
 
 
 def _open(path: Path, precision: Precision, threads: int) -> InterpreterSession:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, last_line
 from edgecnn.executed import Executed, ExecutedLayer
 from edgecnn.imaging import Images
+from edgecnn.modelfiles.openvino import Compiled, ElementType, Model, Operation, Port
 from edgecnn.require import unasked
 from edgecnn.runtimes import Logits, Runtime, Session
 
@@ -118,7 +118,7 @@ class _Session(Session):
         del self._request, self._compiled
 
 
-def _settings(threads: int) -> dict[str, Any]:
+def _settings(threads: int) -> dict[str, str | int]:
     return {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_NUM_THREADS": threads,
@@ -129,10 +129,10 @@ def _settings(threads: int) -> dict[str, Any]:
     }
 
 
-def _kernel(operation: Any) -> _Kernel:
+def _kernel(operation: Operation) -> _Kernel:
     about = {key: str(getattr(value, "value", value)) for key, value in operation.get_rt_info().items()}
 
-    def tensor(port: Any) -> tuple[str, tuple[int, ...]]:
+    def tensor(port: Port) -> tuple[str, tuple[int, ...]]:
         return _name(port.get_element_type()), tuple(port.get_shape())
 
     return _Kernel(
@@ -146,16 +146,16 @@ def _kernel(operation: Any) -> _Kernel:
     )
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> Model:
     """The file as a model of one image at a time: a dynamic batch would cost shape inference at every call."""
     import openvino
 
-    model = openvino.Core().read_model(path)
+    model: Model = openvino.Core().read_model(path)
     model.reshape([1, *(dimension.get_length() for dimension in model.input(0).partial_shape[1:])])
     return model
 
 
-def _declared(model: Any) -> dict[str, _Layer]:
+def _declared(model: Model) -> dict[str, _Layer]:
     """The layers of the file by the names that a kernel may tell them by."""
     found: dict[str, _Layer] = {}
     for operation in model.get_ordered_ops():
@@ -202,7 +202,7 @@ def _executed(kernels: Sequence[_Kernel], declared: Mapping[str, _Layer]) -> tup
     return ran, [layer.name for layer in left.values()]
 
 
-def _is_quantised(port: Any) -> bool:
+def _is_quantised(port: Port) -> bool:
     """Whether what comes in was int8 before: behind a FakeQuantize, or an int8 constant or conversion."""
     made = port.get_source_output()
     for _ in range(8):  # Reshape, Transpose, Multiply by the scale, Subtract the zero point, Convert
@@ -215,7 +215,7 @@ def _is_quantised(port: Any) -> bool:
     return False
 
 
-def _macs(layer: Any) -> int:
+def _macs(layer: Operation) -> int:
     """Of an operation of the file. Grouped weights are (groups, out / groups, in / groups, …)."""
     kind = layer.get_type_name()
     shapes = [tuple(map(int, port.get_shape())) for port in layer.inputs()]
@@ -235,7 +235,7 @@ def _converts(kernel: _Kernel, quantizers: Set[str]) -> bool:
     return len(sides) == 2 and (kernel.kind in _CONVERSIONS or set(kernel.origins) <= quantizers)
 
 
-def _time_share(compiled: Any, threads: int, names: Sequence[str]) -> float:
+def _time_share(compiled: Compiled, threads: int, names: Sequence[str]) -> float:
     """Of the time of all kernels, that of the named ones: the median over runs of a black image."""
     if not names:
         return 0.0
@@ -253,7 +253,7 @@ def _time_share(compiled: Any, threads: int, names: Sequence[str]) -> float:
     return round(median(shares[1:]), 4)
 
 
-def _name(element_type: Any) -> str:
+def _name(element_type: ElementType) -> str:
     """OpenVINO's type as its runtime model writes it: f32, u8, …"""
     return str(element_type.to_string() if hasattr(element_type, "to_string") else element_type)
 

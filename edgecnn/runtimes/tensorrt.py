@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -135,7 +136,7 @@ def _about(path: Path) -> dict[str, Any]:
     return about
 
 
-def _cuda(path: Path, built_on: Mapping[str, str]) -> Any:
+def _cuda(path: Path, built_on: Mapping[str, str]) -> ModuleType:
     """cuda.bindings' runtime, where there is a GPU and it is of the kind that the engine was built on."""
     try:
         from cuda.bindings import runtime as cuda
@@ -152,7 +153,8 @@ def _cuda(path: Path, built_on: Mapping[str, str]) -> Any:
             f"{path}: TensorRT cannot open it: built on {built_on['name']} ({built_on['capability']}), and this is"
             f" {name} ({capability}): export it on this machine"
         )
-    return cuda
+    module: ModuleType = cuda
+    return module
 
 
 def _done(answer: Sequence[Any]) -> Any:

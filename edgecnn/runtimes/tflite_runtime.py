@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
+from edgecnn.modelfiles.interpreter import Interpreter
 from edgecnn.runtimes import Runtime
 from edgecnn.runtimes.litert import InterpreterSession
 
@@ -29,9 +29,10 @@ def missing() -> UserError:
     )
 
 
-def _interpreter(path: Path, threads: int) -> Any:
+def _interpreter(path: Path, threads: int) -> Interpreter:
     module = importlib.import_module(f"{_MODULE}.interpreter")
-    return module.Interpreter(model_path=str(path), num_threads=threads)
+    opened: Interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
+    return opened
 
 
 def _open(path: Path, precision: Precision, threads: int) -> InterpreterSession:

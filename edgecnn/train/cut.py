@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ class Cut:
         """float32 (n, 3, h, w) to what the first trained layer gets, in eval mode, without gradients."""
         reached: list[Tensor] = []
 
-        def stop(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             reached.append(inputs[0])
             raise _Reached
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from edgecnn.artifact import Artifact, Bundle, Check
 from edgecnn.bench import Run, Summary
@@ -328,7 +327,7 @@ def _change(before: State, after: State, tell: Callable[[State], str | None]) ->
     return str(first) if first == last else f"{first or UNKNOWN} → {last or UNKNOWN}"
 
 
-def _number(value: Any, write: Callable[[float], str]) -> str:
+def _number(value: object, write: Callable[[float], str]) -> str:
     return write(float(value)) if isinstance(value, int | float) else UNKNOWN
 
 

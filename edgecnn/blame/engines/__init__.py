@@ -7,10 +7,10 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from edgecnn.blame.pipeline import Shape
 from edgecnn.errors import UserError
@@ -113,7 +113,7 @@ def one_row(output: NDArray[np.generic]) -> NDArray[np.float32]:
     return row.reshape(-1)
 
 
-def as_taken(values: NDArray[np.generic], dtype: Any, scale: float = 0.0, zero: int = 0) -> NDArray[np.generic]:
+def as_taken(values: NDArray[np.generic], dtype: DTypeLike, scale: float = 0.0, zero: int = 0) -> NDArray[np.generic]:
     """Values in the type of a file's input. Refused where that would change what was described."""
     dtype = np.dtype(dtype)
     if values.dtype == dtype:

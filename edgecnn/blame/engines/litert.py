@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,12 @@ from edgecnn.blame.engines import Engine, Refused, Tensor, Tensors, as_taken, on
 from edgecnn.blame.pipeline import Shape
 from edgecnn.errors import UserError, first_line
 from edgecnn.imaging import Images
+from edgecnn.modelfiles.interpreter import Interpreter, TensorDetail
 from edgecnn.modelfiles.tflite import hushed
 
 
 class _Opened:
-    def __init__(self, path: Path, threads: int, **settings: Any) -> None:
+    def __init__(self, path: Path, threads: int, **settings: bool | int) -> None:
         self._interpreter = _interpreter(path, threads, **settings)
         inputs = self._interpreter.get_input_details()
         if len(inputs) != 1:
@@ -63,17 +63,17 @@ class _Opened:
         self._input = self._interpreter.get_input_details()[0]
 
 
-def _interpreter(path: Path, threads: int, **settings: Any) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
+def _interpreter(path: Path, threads: int, **settings: bool | int) -> Interpreter:
+    from ai_edge_litert import interpreter
 
     try:
         with hushed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that keeping all tensors takes memory
-            interpreter = Interpreter(model_path=str(path), num_threads=threads, **settings)
-            interpreter.allocate_tensors()
+            opened: Interpreter = interpreter.Interpreter(model_path=str(path), num_threads=threads, **settings)
+            opened.allocate_tensors()
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: LiteRT cannot open it: {first_line(error)}") from None
-    return interpreter
+    return opened
 
 
 def _plain(path: Path, threads: int) -> _Opened:
@@ -112,7 +112,7 @@ def _tensors(path: Path, images: Images) -> Tensors:
     return {details[index]["name"]: Tensor(kind, np.concatenate(collected[index])) for index, kind in steps}
 
 
-def _dequantised(values: NDArray[np.generic], detail: dict[str, Any]) -> NDArray[np.float32]:
+def _dequantised(values: NDArray[np.number], detail: TensorDetail) -> NDArray[np.float32]:
     scale, zero = detail["quantization"]
     if not scale:
         return np.array(values, np.float32)

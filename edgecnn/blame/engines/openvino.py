@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +12,14 @@ from edgecnn.blame.engines import Engine, Refused, Tensor, Tensors, as_taken, on
 from edgecnn.blame.pipeline import Shape
 from edgecnn.errors import UserError, last_line
 from edgecnn.imaging import Images
+from edgecnn.modelfiles.openvino import Compiled, Model, Operation
 
 _LAYERS = {"Convolution", "GroupConvolution", "MatMul", "Add", "Multiply", "ReduceMean", "Concat", "AvgPool", "MaxPool"}
 _CLAMPS = {"Relu", "Clamp", "HSwish", "Swish", "Sigmoid", "HSigmoid"}
 
 
 class _Opened:
-    def __init__(self, path: Path, threads: int, settings: dict[str, Any] | None = None) -> None:
+    def __init__(self, path: Path, threads: int, settings: dict[str, str] | None = None) -> None:
         self._model = _read(path)
         if len(self._model.inputs) != 1:
             raise UserError(f"{path}: it has {len(self._model.inputs)} inputs: one image is what can be run")
@@ -53,22 +53,24 @@ class _Opened:
         return ", ".join(words) or None
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> Model:
     import openvino
 
     try:
-        return openvino.Core().read_model(path)
+        model: Model = openvino.Core().read_model(path)
+        return model
     except RuntimeError as error:
         raise UserError(f"{path}: OpenVINO cannot open it: {last_line(error)}") from None
 
 
-def _compiled(path: Path, model: Any, threads: int, settings: dict[str, Any] | None = None) -> Any:
+def _compiled(path: Path, model: Model, threads: int, settings: dict[str, str] | None = None) -> Compiled:
     import openvino
 
     # The plugin's own default is bf16 or fp16 arithmetic where the processor has it.
     wanted = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32", **(settings or {})}
     try:
-        return openvino.Core().compile_model(model, "CPU", wanted)
+        compiled: Compiled = openvino.Core().compile_model(model, "CPU", wanted)
+        return compiled
     except RuntimeError as error:
         raise UserError(f"{path}: OpenVINO cannot open it: {last_line(error)}") from None
 
@@ -104,19 +106,19 @@ def _tensors(path: Path, images: Images) -> Tensors:
     }
 
 
-def _only_reader(operation: Any) -> Any:
+def _only_reader(operation: Operation) -> Operation | None:
     readers = operation.output(0).get_target_inputs()
     return next(iter(readers)).get_node() if len(readers) == 1 else None
 
 
-def _belongs_to_a_layer(operation: Any) -> bool:
+def _belongs_to_a_layer(operation: Operation) -> bool:
     if operation.get_type_name() in _CLAMPS:
         return True
     others = [value.get_node().get_type_name() for value in operation.input_values()]
     return operation.get_type_name() == "Add" and any(kind in ("Constant", "Convert") for kind in others)
 
 
-def _layers(model: Any) -> dict[str, Any]:
+def _layers(model: Model) -> dict[str, Operation]:
     """Layers that depend on the image (an int8 file computes its weights from constants), by name."""
     living = {model.input(0).get_node().get_friendly_name()}
     found = {}

@@ -6,7 +6,6 @@ import math
 import operator
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +22,7 @@ def elementwise(function: Callable[..., Tensor]) -> Operator:
     return made
 
 
-def arithmetic(function: Callable[..., Any]) -> Operator:
+def arithmetic(function: Callable[..., Tensor]) -> Operator:
     """Of two inputs, or more two at a time; a constant of one element is a number."""
 
     def made(build: Builder, op: Op, inputs: Inputs) -> Value:

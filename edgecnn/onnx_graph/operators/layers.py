@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,11 +70,11 @@ def matmul(build: Builder, op: Op, inputs: Inputs) -> Value:
     return build.layer(path_of(op, 1), layer, value)
 
 
-def fill(layer: Any, weight: Tensor, bias: Tensor | None) -> None:
+def fill(layer: nn.Module, weight: Tensor, bias: Tensor | None) -> None:
     with torch.no_grad():
-        layer.weight.copy_(weight)
+        layer.get_parameter("weight").copy_(weight)
         if bias is not None:
-            layer.bias.copy_(bias)
+            layer.get_parameter("bias").copy_(bias)
 
 
 def path_of(op: Op, index: int) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
+from torch import fx
 
 from edgecnn.onnx_graph.builder import HELD, MERGES, Builder, Op, Value
 from edgecnn.onnx_graph.operators.inputs import Inputs, constant_of, data_of, integers_of, optional_of
@@ -69,9 +69,10 @@ def transpose(build: Builder, op: Op, inputs: Inputs) -> Value:
     node = value.node
     if node is not None and node.target is torch.permute:
         # NHWC to NCHW after NCHW to NHWC is nothing.
-        first: Any = node.args[1]
+        source, first = node.args
+        assert isinstance(source, fx.Node)
+        assert isinstance(first, tuple | list)
         if [first[axis] for axis in order] == list(range(len(order))):
-            source: Any = node.args[0]
             return Value(value.tensor.permute(order), source)
     return build.call(torch.permute, value, order)
 
@@ -124,7 +125,8 @@ def gather(build: Builder, op: Op, inputs: Inputs) -> Value:
     whole = node is not None and node.target is torch.flatten and MERGES in node.meta and axis == 0
     if node is not None and whole and torch.equal(index.flatten(), torch.arange(value.tensor.numel())):
         # as_strided, as torch's exporter writes it: all elements of the batch by their own position
-        source: Any = node.args[0]
+        source = node.args[0]
+        assert isinstance(source, fx.Node)
         return reshaped(build, op, Value(source.meta[HELD], source), index.shape)
     if index.dim() == 0:
         return build.call(torch.select, value, axis, int(index))

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch.fx import GraphModule
 
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Source
@@ -94,7 +95,7 @@ def _laid_out(kind: str, weight: NDArray[np.float32]) -> NDArray[np.float32]:
     return weight.transpose((1, 2, 3, 0) if kind == "DEPTHWISE_CONV_2D" else (0, 2, 3, 1))
 
 
-def without_hard_swish(graph: Any) -> Any:
+def without_hard_swish(graph: GraphModule) -> GraphModule:
     """Write hard-swish as (x / 6) · relu6(x + 3), in place; give the graph back.
 
     Dividing x is exact in int8: the same steps mean a sixth. The converter recognises other ways to write it and makes

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.errors import UserError
 from edgecnn.formats.onnx import fp32_file
 from edgecnn.formats.openvino import FILES, NOTES
+from edgecnn.modelfiles.openvino import Operation
 from edgecnn.quantize.engines.onnx import write_qdq
 from edgecnn.quantize.grid import StoredWeight
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
@@ -78,11 +79,11 @@ def _stored(path: Path) -> Iterator[StoredWeight]:
             yield _as_torch_has_it(layer, name, np.array(constant.data))
 
 
-def _is_constant(node: Any) -> bool:
+def _is_constant(node: Operation) -> bool:
     return bool(node.get_type_name() == "Constant")
 
 
-def _as_torch_has_it(layer: Any, name: str, values: Any) -> StoredWeight:
+def _as_torch_has_it(layer: Operation, name: str, values: NDArray[np.int8]) -> StoredWeight:
     shape = tuple(layer.input_value(1).get_shape())
     if layer.get_type_name() == "GroupConvolution":
         groups, out, *rest = shape
