@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -17,6 +17,9 @@ from edgecnn.errors import UserError
 
 Sha256 = str
 """64 lower-case hexadecimal digits."""
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+"""What can be written as JSON; tuples are written as lists."""
 
 
 class Frozen(BaseModel):
@@ -108,7 +111,7 @@ def write_document(path: Path, value: Frozen) -> None:
 def read_document(path: Path, model: type[Model], version: int, advice: str) -> Model:
     """Read what `write_document` wrote. UserError, ending in `advice`, where it is damaged or of another version."""
     try:
-        document: dict[str, Any] = json.loads(path.read_bytes())
+        document: dict[str, Json] = json.loads(path.read_bytes())
         claimed = document.pop("content_sha256")
         found = document["version"]
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
@@ -122,5 +125,5 @@ def read_document(path: Path, model: type[Model], version: int, advice: str) -> 
     return parse(model, json.dumps(document), str(path))
 
 
-def _content_hash(content: Mapping[str, Any]) -> Sha256:
+def _content_hash(content: Mapping[str, Json]) -> Sha256:
     return sha256_of(json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgecnn import block_cost
 from edgecnn.block_cost import At, Layer, inception_widths, macs, path, plain, weights
+from edgecnn.documents import Json
 from edgecnn.errors import UserError, not_one_of
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Explained:
     measured: Measured | None
     """Of the block as built; None where torch is not installed."""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """For machines. A `plain_…_ratio` is how many times as much the plain convolution is, to four digits."""
         return {
             "block": self.name,
@@ -71,9 +72,11 @@ class Explained:
             "given": dict(self.given),
             "layers": [_layer_json(layer) for layer in self.layers],
             "total": _compared(self.total, self.plain),
-            "without_projection": self.without_projection and _compared(self.without_projection, self.plain),
+            "without_projection": None
+            if self.without_projection is None
+            else _compared(self.without_projection, self.plain),
             "plain": asdict(self.plain),
-            "measured": self.measured and asdict(self.measured),
+            "measured": None if self.measured is None else asdict(self.measured),
             "counted": COUNTED,
             "caution": CAUTION,
         }
@@ -130,7 +133,7 @@ def _measured(name: str, inputs: int, at: At, given: Mapping[str, int]) -> Measu
         return measure(blocks.BLOCKS[name](inputs=inputs, **given), inputs, *at)
 
 
-def _layer_json(layer: Layer) -> dict[str, Any]:
+def _layer_json(layer: Layer) -> dict[str, Json]:
     return {**asdict(layer), "out": layer.out._asdict(), "weights": layer.weights, "macs": layer.macs}
 
 

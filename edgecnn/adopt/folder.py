@@ -7,7 +7,6 @@ import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ from edgecnn.checkpoint import (
 )
 from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset, calibration_items, save_split, split_hashes
-from edgecnn.documents import folder_written_whole, sha256_of_file, write_atomically
+from edgecnn.documents import Json, folder_written_whole, sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.installed import installed_versions
 from edgecnn.models import ONNX_FILE, Deployed, save_module
@@ -99,7 +98,7 @@ def _at_the_depth_of(data: Dataset, taken: Taken) -> Taken:
 
 def _identity(
     source: Path, data: Dataset, model: str | None, preprocess: Path | None, labels: Path | None, seed: int
-) -> dict[str, Any]:
+) -> dict[str, Json]:
     """What the folder depends on."""
     files = {"source": source, "preprocess": preprocess, "labels": labels}
     beside = external_files(source) if source.suffix == ".onnx" else []
@@ -118,7 +117,7 @@ def _identity(
     }
 
 
-def _already(out: Path, identity: Mapping[str, Any]) -> Checkpoint | None:
+def _already(out: Path, identity: Mapping[str, Json]) -> Checkpoint | None:
     """What is in `out`, if it came from the same inputs. UserError where something else is there."""
     if not out.exists():
         return None

@@ -6,11 +6,10 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from edgecnn.checkpoint import CHECKPOINT, SPLIT, WEIGHTS, Checkpoint, read_checkpoint
 from edgecnn.data import Dataset, split_hashes
-from edgecnn.documents import sha256_of_file
+from edgecnn.documents import Json, sha256_of_file
 from edgecnn.errors import UserError
 from edgecnn.train.options import TrainOptions
 
@@ -19,7 +18,7 @@ RUN, STATE, CACHE, HISTORY, EVIDENCE = "run.json", "state", "cache", "metrics.js
 table that its recipe was chosen from."""
 
 
-def identity_of(data: Dataset, options: TrainOptions) -> dict[str, Any]:
+def identity_of(data: Dataset, options: TrainOptions) -> dict[str, Json]:
     """What the outcome depends on. Two runs with the same identity end with the same weights."""
     path = Path(options.weights) if options.weights else None
     return {
@@ -32,7 +31,7 @@ def identity_of(data: Dataset, options: TrainOptions) -> dict[str, Any]:
     }
 
 
-def open_folder(out: Path, identity: Mapping[str, Any], restart: bool) -> Checkpoint | None:
+def open_folder(out: Path, identity: Mapping[str, Json], restart: bool) -> Checkpoint | None:
     """See that `out` is free for this run or holds it; the checkpoint if it is there already."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file (expected a folder for the checkpoint): choose another --out")
@@ -59,9 +58,9 @@ def remove_working_files(out: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _refuse_other_run(out: Path, identity: Mapping[str, Any]) -> None:
+def _refuse_other_run(out: Path, identity: Mapping[str, Json]) -> None:
     try:
-        found: dict[str, Any] = dict(json.loads((out / RUN).read_bytes()))
+        found: dict[str, Json] = dict(json.loads((out / RUN).read_bytes()))
     except (ValueError, TypeError):
         raise UserError(f"{out / RUN}: damaged: choose another --out, or --restart to train anew") from None
     differences = [
