@@ -32,7 +32,7 @@ demo: install
 
 test: install
 	@echo "== Tests: 8 to 16 minutes on 2 cores"
-	$(BIN)/python -m pytest -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
