@@ -101,12 +101,13 @@ def table(row: Mapping[str, Any]) -> str:
 def _sides(deployed: Any, calibration: Images, judged: Images, eager: NDArray[np.float32], work: Path) -> Any:
     from edgecnn import formats
     from edgecnn.formats import Source
+    from edgecnn.judge import Yardstick
     from edgecnn.quantize.engines.litert import HardSwish, write
     from edgecnn.quantize.flat import flatten
     from edgecnn.quantize.ladder import Attempt, TuningSet
 
     height, width = judged.shape[1:3]
-    tuning = TuningSet(calibration, judged, eager.argmax(1), eager, 1.0, 1)
+    tuning = TuningSet(calibration, judged, eager.argmax(1), eager, Yardstick(1.0), 1)
     formats.convert("litert", Source(deployed, height, width, work), "fp32", work / FP32)
     sides = {FP32: open_file(work / FP32 / "model.tflite", "litert", "fp32", 1)}
     attempt = Attempt("min-max", Source(flatten(deployed, height, width), height, width, work), "min-max")

@@ -34,6 +34,7 @@ from edgecnn import quantize
 from edgecnn.bench.host import fingerprint
 from edgecnn.data import calibration_items, load_split
 from edgecnn.formats import Source
+from edgecnn.judge import Yardstick
 from edgecnn.models import Deployed, load_module
 from edgecnn.parity import prepare_files
 from edgecnn.quantize import grid
@@ -177,7 +178,7 @@ def measure(run: Path) -> Iterator[dict[str, Any]]:
         "date": datetime.now(UTC).date().isoformat(),
         "host": fingerprint().model_dump(mode="json"),
     }
-    tuning = TuningSet(calibration, images[:1], labels[:1], reference[:1], 1.0, 1)
+    tuning = TuningSet(calibration, images[:1], labels[:1], reference[:1], Yardstick(1.0), 1)
     with TemporaryDirectory() as folder:
         work = Path(folder)
         source = Source(deployed, spec.height, spec.width, work / "networks")

@@ -11,6 +11,7 @@ import torch
 
 from edgecnn.formats import Source
 from edgecnn.imaging import prepare
+from edgecnn.judge import Yardstick
 from edgecnn.models import Deployed, build
 from edgecnn.quantize.flat import flatten
 from edgecnn.quantize.ladder import TuningSet
@@ -53,4 +54,4 @@ def mobilenet_v2(shared: Path, work: Path, calibration: int = 40, images: int = 
         logits = np.concatenate([module(torch.from_numpy(part)).numpy() for part in np.array_split(batch, 8)])
     source = Source(flatten(module, spec.height, spec.width), spec.height, spec.width, work)
     known = batch[calibration:], logits[calibration:].argmax(1), logits[calibration:]
-    return RealNetwork(source, TuningSet(batch[:calibration], *known, 1.0, 1))
+    return RealNetwork(source, TuningSet(batch[:calibration], *known, Yardstick(1.0), 1))

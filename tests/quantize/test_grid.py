@@ -17,6 +17,7 @@ from edgecnn import quantize
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
+from edgecnn.judge import Yardstick
 from edgecnn.models import Deployed
 from edgecnn.profiles import load_target
 from edgecnn.quantize.flat import flatten, groups_by_weight, layers_of
@@ -80,7 +81,7 @@ def loud() -> Any:
 
 def tuning(graph: Any, **changes: Any) -> TuningSet:
     logits = logits_of(graph, bright(6, 50)).numpy()
-    return TuningSet(bright(12), bright(6, 50), logits.argmax(1), logits, 1.0, 1, **changes)
+    return TuningSet(bright(12), bright(6, 50), logits.argmax(1), logits, Yardstick(1.0), 1, **changes)
 
 
 def written(name: str, graph: Any, grid: Grid, folder: Path) -> tuple[Quantizer, Path]:
