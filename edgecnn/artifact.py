@@ -72,6 +72,11 @@ class Interval(Frozen):
     low: float
     high: float
 
+    @classmethod
+    def of(cls, bounds: tuple[float, float]) -> Interval:
+        """From (low, high)."""
+        return cls(low=bounds[0], high=bounds[1])
+
 
 class Flip(Frozen):
     """A test image whose decision differs between fp32 and a variant."""
@@ -123,7 +128,7 @@ class Check(Frozen):
     """Share of images with the same decision as eager."""
     top1: float
     top1_interval: Interval
-    """95 %, Clopper–Pearson."""
+    """95 %, as all here: Clopper–Pearson's; images of one part count as far as they say something of their own."""
     reference_top1: float
     """Eager fp32 on the same images."""
     loss_points: float
@@ -131,7 +136,7 @@ class Check(Frozen):
     loss_interval: Interval
     """95 %, in points, of the paired difference."""
     mcnemar_p: float
-    """Exact two-sided p-value of 'as many images got worse as got better'."""
+    """Exact two-sided p-value of 'as many images got worse as got better'; where parts are told, as many parts."""
     recall: Mapping[str, float | None]
     """Per class; None where the test split has no image of it."""
     confusion: tuple[tuple[int, ...], ...] | None

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from edgecnn.artifact import Check, Flip, Interval, Judged, Precision
 from edgecnn.executed import Executed
-from edgecnn.intervals import clopper_pearson, mcnemar, paired_difference
+from edgecnn.intervals import difference_by_part, mcnemar, share_by_part
 from edgecnn.judge import Distance, Labels, Yardstick, judge, measure
+from edgecnn.judge.costs import Part
 
 MAX_CONFUSION = 50
 """Confusion is kept for at most so many classes."""
@@ -35,10 +36,11 @@ def compare(
 
 
 def check_of(found: Distance, judged: Judged, images: Sequence[str], yardstick: Yardstick) -> Check:
-    """The record of what was measured and judged."""
+    """The record of what was measured and judged; images of one group count as far as each says something new."""
     n, classes = found.images, yardstick.classes
-    lost, gained = int(found.lost.sum()), int(found.gained.sum())
-    low, high = (100 * bound for bound in paired_difference(lost, gained, n))
+    parts = [str(group) for group in (range(n) if found.groups is None else found.groups.tolist())]
+    low, high = difference_by_part(found.expected_right.tolist(), found.right.tolist(), parts)
+    changed = Part(found, np.ones(n, bool), found.lost, found.gained).changed
     good = classes.index(yardstick.good_class) if yardstick.good_class is not None else None
     right, labels = found.right, found.known
     return Check(
@@ -47,19 +49,19 @@ def check_of(found: Distance, judged: Judged, images: Sequence[str], yardstick: 
         mean_logit_error=found.mean_error,
         agreement=found.agreement,
         top1=float(right.mean()),
-        top1_interval=_interval(clopper_pearson(int(right.sum()), n)),
+        top1_interval=Interval.of(share_by_part(right.tolist(), parts)),
         reference_top1=float(found.expected_right.mean()),
         loss_points=found.loss_points,
-        loss_interval=Interval(low=low, high=high),
-        mcnemar_p=mcnemar(lost, gained),
+        loss_interval=Interval(low=100 * low, high=100 * high),
+        mcnemar_p=mcnemar(*changed),
         recall={name: _recall(right[labels == label]) for label, name in enumerate(classes)},
         confusion=_confusion(found.decided, labels, len(classes)),
         largest_decision_share=float(np.bincount(found.decided).max() / n),
         largest_label_share=float(np.bincount(labels).max() / n),
-        missed_defects=_missed(found.decided, labels, good),
-        false_alarms=_alarms(found.decided, labels, good),
-        reference_missed_defects=_missed(found.expected, labels, good),
-        reference_false_alarms=_alarms(found.expected, labels, good),
+        missed_defects=missed_defects(found.decided, labels, good),
+        false_alarms=false_alarms(found.decided, labels, good),
+        reference_missed_defects=missed_defects(found.expected, labels, good),
+        reference_false_alarms=false_alarms(found.expected, labels, good),
         flips=tuple(
             Flip(
                 image=images[i],
@@ -71,6 +73,16 @@ def check_of(found: Distance, judged: Judged, images: Sequence[str], yardstick: 
         ),
         judged=judged,
     )
+
+
+def missed_defects(decided: Labels, labels: Labels, good: int | None) -> int | None:
+    """Images of another class than the good one that are decided good; None where no class is the good one."""
+    return None if good is None else int(((labels != good) & (decided == good)).sum())
+
+
+def false_alarms(decided: Labels, labels: Labels, good: int | None) -> int | None:
+    """Images of the good class that are decided otherwise; None where no class is the good one."""
+    return None if good is None else int(((labels == good) & (decided != good)).sum())
 
 
 def frames_against_files(
@@ -92,10 +104,6 @@ def frames_against_files(
     }
 
 
-def _interval(bounds: tuple[float, float]) -> Interval:
-    return Interval(low=bounds[0], high=bounds[1])
-
-
 def _recall(right: NDArray[np.bool_]) -> float | None:
     return float(right.mean()) if len(right) else None
 
@@ -105,11 +113,3 @@ def _confusion(decided: Labels, labels: Labels, classes: int) -> tuple[tuple[int
         return None
     counts = np.bincount(labels * classes + decided, minlength=classes * classes).reshape(classes, classes)
     return tuple(tuple(int(count) for count in row) for row in counts)
-
-
-def _missed(decided: Labels, labels: Labels, good: int | None) -> int | None:
-    return None if good is None else int(((labels != good) & (decided == good)).sum())
-
-
-def _alarms(decided: Labels, labels: Labels, good: int | None) -> int | None:
-    return None if good is None else int(((labels == good) & (decided != good)).sum())

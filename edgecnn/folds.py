@@ -13,6 +13,7 @@ from edgecnn.artifact import Artifact, Grouping, Interval, LeftOut, load_bundle
 from edgecnn.data import SPLITS, Dataset, folds, part_of
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
+from edgecnn.evaluate import false_alarms, missed_defects
 from edgecnn.intervals import difference_by_part, share_by_part
 from edgecnn.parity import REFERENCE_FILE, load_reference
 
@@ -135,7 +136,6 @@ def _pooled(found: Sequence[_Answers]) -> PooledVariant:
     loss = difference_by_part(before.tolist(), right.tolist(), parts)
     good = found[0].good
     defect = labels != good
-    missed = defect & (decided == good)
     of_defects = [part for part, bad in zip(parts, defect.tolist(), strict=True) if bad]
     known = good is not None
     return PooledVariant(
@@ -145,20 +145,16 @@ def _pooled(found: Sequence[_Answers]) -> PooledVariant:
         images=len(labels),
         parts=len(set(parts)),
         top1=float(right.mean()),
-        top1_interval=_interval(share_by_part(right.tolist(), parts)),
+        top1_interval=Interval.of(share_by_part(right.tolist(), parts)),
         reference_top1=float(before.mean()),
         loss_points=100 * float(before.mean() - right.mean()),
-        loss_interval=_interval((100 * loss[0], 100 * loss[1])),
+        loss_interval=Interval.of((100 * loss[0], 100 * loss[1])),
         agreement=float(same.mean()),
-        agreement_interval=_interval(share_by_part(same.tolist(), parts)),
+        agreement_interval=Interval.of(share_by_part(same.tolist(), parts)),
         defects=int(defect.sum()) if known else None,
-        missed_defects=int(missed.sum()) if known else None,
-        missed_interval=_interval(share_by_part(missed[defect].tolist(), of_defects)) if known else None,
-        reference_missed_defects=int((defect & (reference == good)).sum()) if known else None,
-        false_alarms=int((~defect & (decided != good)).sum()) if known else None,
-        reference_false_alarms=int((~defect & (reference != good)).sum()) if known else None,
+        missed_defects=missed_defects(decided, labels, good),
+        missed_interval=Interval.of(share_by_part((decided[defect] == good).tolist(), of_defects)) if known else None,
+        reference_missed_defects=missed_defects(reference, labels, good),
+        false_alarms=false_alarms(decided, labels, good),
+        reference_false_alarms=false_alarms(reference, labels, good),
     )
-
-
-def _interval(bounds: tuple[float, float]) -> Interval:
-    return Interval(low=bounds[0], high=bounds[1])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edgecnn.evaluate import compare, frames_against_files
+from edgecnn.intervals import clopper_pearson, paired_difference
 from edgecnn.judge import Yardstick
 
 CLASSES = ("crack", "dent", "good")
@@ -39,6 +40,23 @@ def test_the_counts_are_those_of_a_worked_example() -> None:
     ]
     assert check.mcnemar_p == 0.5
     assert check.judged.shown == "not shown"
+
+
+def test_images_of_one_part_are_one_piece_of_evidence_in_every_figure() -> None:
+    """40 parts in six pictures each; the variant loses two parts in all of them."""
+    labels = np.arange(240) // 6 % 2
+    decided = np.where(np.arange(240) < 12, 2, labels)
+    names, yardstick = [f"{i}.png" for i in range(240)], Yardstick(1.0, classes=CLASSES, good_class="good")
+    answers = one_hot(decided.tolist()), one_hot(labels.tolist()), labels, names, yardstick, "int8"
+    alone, together = compare(*answers), compare(*answers, groups=np.arange(240) // 6)
+    assert alone.mcnemar_p == pytest.approx(2 * 0.5**12)
+    assert (alone.top1_interval.low, alone.top1_interval.high) == clopper_pearson(228, 240)
+    low, high = paired_difference(12, 0, 240)
+    assert (alone.loss_interval.low, alone.loss_interval.high) == pytest.approx((100 * low, 100 * high))
+    assert together.mcnemar_p == 0.5  # the sign test of two parts
+    assert together.loss_interval.low < 0 < 12 < together.loss_interval.high
+    assert together.top1_interval.low < 0.9 < alone.top1_interval.low
+    assert (together.top1, together.loss_points) == (alone.top1, alone.loss_points)
 
 
 def test_without_a_good_class_nothing_is_called_missed() -> None:
