@@ -16,6 +16,8 @@ from edgecnn.train.options import TrainOptions
 RUN, STATE, CACHE, HISTORY, EVIDENCE = "run.json", "state", "cache", "metrics.jsonl", "evidence.json"
 """In the checkpoint folder: what the run is; until it ends, where it is and its prepared pixels; a line an epoch; the
 table that its recipe was chosen from."""
+CURVES = "tensorboard"
+"""Beside them: the curves for TensorBoard."""
 
 
 def identity_of(data: Dataset, options: TrainOptions) -> dict[str, Json]:
@@ -55,7 +57,10 @@ def remove_working_files(out: Path) -> None:
     for name in (STATE, CACHE):
         shutil.rmtree(out / name, ignore_errors=True)
     for path in out.glob(".*.tmp"):  # of a process that was killed while writing
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _refuse_other_run(out: Path, identity: Mapping[str, Json]) -> None:
@@ -85,5 +90,6 @@ def _is_digest(value: object) -> bool:
 
 def _remove_run(out: Path) -> None:
     remove_working_files(out)
+    shutil.rmtree(out / CURVES, ignore_errors=True)
     for name in (CHECKPOINT, WEIGHTS, SPLIT, HISTORY, EVIDENCE, RUN):
         (out / name).unlink(missing_ok=True)

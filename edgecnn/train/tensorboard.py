@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgecnn.errors import MissingExtra
+from edgecnn.installed import need
+from edgecnn.train.folder import CURVES
 from edgecnn.train.state import Epoch
-
-FOLDER = "tensorboard"
-"""In the run folder: `tensorboard --logdir runs`."""
 
 
 @contextmanager
@@ -20,11 +17,10 @@ def scalars(out: Path | None, done: int) -> Iterator[Callable[[Epoch], None]]:
     if out is None:
         yield lambda row: None
         return
-    if importlib.util.find_spec("tensorboard") is None:
-        raise MissingExtra("tensorboard", "tensorboard")
+    need("tensorboard", "tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = SummaryWriter(str(out / FOLDER), purge_step=done + 1)
+    writer = SummaryWriter(str(out / CURVES), purge_step=done + 1)
     try:
         yield lambda row: _write(writer.add_scalar, row)
     finally:
