@@ -321,8 +321,6 @@ class Bundle(Frozen):
     """What an engine must run of an int8 variant. See `edgecnn.require`."""
     judged_together: int = Field(default=1, ge=1)
     """Variants, other than fp32, that share one chance of a wrong statement."""
-    network_faults: tuple[str, ...] = ()
-    """What is wrong with the trained network itself, whatever the variant."""
     classes: tuple[str, ...]
     good_class: str | None
     preprocess: Preprocess
@@ -347,6 +345,13 @@ class Bundle(Frozen):
                 return artifact
         there = ", ".join(artifact.variant for artifact in self.artifacts) or "no variant"
         raise UserError(f"{variant!r} is not in the bundle: it has {there}")
+
+    def unusable(self, artifact: Artifact) -> str | None:
+        """Why a variant must not be deployed: the network is in doubt, or test images veto it. None: it may be."""
+        if self.doubts:
+            return f"the network itself is in doubt: {self.doubts[0].words}"
+        reason = artifact.check.judged.reason
+        return None if reason is None else f"not within the target on test images: {reason}"
 
 
 def inventory(folder: Path) -> dict[str, File]:

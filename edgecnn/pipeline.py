@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgecnn.artifact import Bundle, Choice, load_bundle, write_bundle
-from edgecnn.bench import Summary, bench, plan_for, read_runs, summarize
+from edgecnn.bench import NULL_VARIANT, Summary, bench, plan_for, read_runs, summarize
 from edgecnn.bench.host import fingerprint
 from edgecnn.bench.records import subject_of
 from edgecnn.bench.rows import Row
@@ -43,7 +43,7 @@ def choose(folder: Path, rows: Sequence[Row]) -> Bundle:
     fastest there is for a bench on the target to say.
     """
     bundle = load_bundle(folder)
-    usable = {one.variant for one in bundle.artifacts if one.check.judged.acceptable and not bundle.doubts}
+    usable = {one.variant for one in bundle.artifacts if bundle.unusable(one) is None}
     measured = [row for row in rows if isinstance(row, Summary) and row.verdict is not None and row.variant in usable]
     choice = _choice(measured) if measured and fingerprint().machine == bundle.machine else None
     if choice != bundle.choice:
@@ -86,9 +86,10 @@ def _rows_of(bundle: Bundle, runs: Path, samples: int | None, say: Say) -> list[
     golden = {bundle.files[one.file].sha256 for one in bundle.golden}
     stored = read_runs(runs, say)
     by_variant = {run.subject.variant: run for run in stored}
-    for artifact in bundle.artifacts:
-        run = by_variant.get(artifact.variant)
-        if run is None or run.subject != subject_of(bundle, artifact.variant):
+    wanted = (NULL_VARIANT, *(artifact.variant for artifact in bundle.artifacts))
+    for variant in wanted:
+        run = by_variant.get(variant)
+        if run is None or run.subject != subject_of(bundle, None if variant == NULL_VARIANT else variant):
             return []
         at_least = run.plan.samples >= plan.samples if samples is None else run.plan.samples == samples
         same = run.plan.model_copy(update={"samples": plan.samples}) == plan
@@ -96,7 +97,8 @@ def _rows_of(bundle: Bundle, runs: Path, samples: int | None, say: Say) -> list[
             return []
         if {image.sha256 for image in run.images} != golden:
             return []
-    rows = [summarize(run, budget) for run in by_variant.values()]
+    unusable = {artifact.variant: bundle.unusable(artifact) for artifact in bundle.artifacts}
+    rows = [summarize(by_variant[variant], budget, unusable=unusable.get(variant)) for variant in wanted]
     undecided = [row for row in rows if row.verdict is not None and row.verdict.outcome == "INCONCLUSIVE"]
     # Too few samples stay too few; whatever else made a run inconclusive may be gone by now.
     return [] if undecided and samples is None else list(rows)

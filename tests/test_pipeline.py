@@ -14,13 +14,15 @@ import pytest
 
 from edgecnn import pipeline, runtimes
 from edgecnn.artifact import Bundle, load_bundle, write_bundle
-from edgecnn.bench import read_runs
+from edgecnn.bench import NULL_VARIANT, bench, read_runs
+from edgecnn.bench.records import Run, write_run
 from edgecnn.bench.rows import Row
 from edgecnn.cli import main
 from edgecnn.data import calibration_items, load_split, split_hash
 from edgecnn.data.surfaces import write_demo_data
 from edgecnn.parity import load_reference, verify
 from edgecnn.profiles import load_target
+from tests.bench.conftest import write_tiny_bundle
 
 VERDICTS = (0, 1, 3)
 WORDS = ("--model", "edgecnn:resnet_small_32", "--weights", "none", "--size", "48", "--epochs", "2", "--samples", "60")
@@ -167,6 +169,29 @@ def test_rows_are_reused_only_where_a_bench_now_would_repeat_them(
     rows = pipeline.bench_once(copy / "bundle", copy / "bench.jsonl", 60, lambda text: None)
     assert bool(rows) == (change == "nothing")
     assert ((copy / "bench.jsonl").read_text() == "measured again") == (change != "nothing")
+
+
+def test_stored_rows_are_of_this_bundle_and_host_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, runs = write_tiny_bundle(tmp_path / "bundle"), tmp_path / "bench.jsonl"
+    bench(folder, samples=30, out=runs)
+    null, run = read_runs(runs)
+
+    def stored(*kept: Run) -> list[str]:
+        runs.unlink()
+        for one in kept:
+            write_run(runs, one)
+        return [row.variant for row in pipeline.bench_once(folder, runs, 30, lambda text: None)]
+
+    def measured_again(folder: Path, out: Path, **options: object) -> list[Row]:
+        out.write_text("measured again")
+        return []
+
+    monkeypatch.setattr(pipeline, "bench", measured_again)
+    gone = run.model_copy(update={"subject": run.subject.model_copy(update={"variant": "onnx-int8"})})
+    assert stored(null, run, gone) == [NULL_VARIANT, "onnx-fp32"]
+    elsewhere = null.model_copy(update={"host": null.host.model_copy(update={"cpu": "another"})})
+    assert stored(elsewhere, run) == []
+    assert stored(run) == []
 
 
 def test_a_damaged_bundle_is_refused(ran: Path, surfaces: Path, tmp_path: Path) -> None:

@@ -93,10 +93,10 @@ def bench(
                 measured = _measure_variant(bundle_folder, artifact, images, longer, threads)
         if isinstance(measured, Run):
             write_run(path, measured)
-            rows.append(summarize(measured, budget, chosen))
+            rows.append(summarize(measured, budget, chosen, bundle.unusable(artifact)))
         else:
             say(f"{artifact.variant}: {'refused' if measured.refused else 'skipped'}: {measured.reason}")
-            rows.append(measured.model_copy(update={"chosen": chosen}))
+            rows.append(measured.model_copy(update={"chosen": chosen, "unusable": bundle.unusable(artifact)}))
     if any(isinstance(row, Summary) for row in rows):
         say(f"raw runs: {path}")
     return rows

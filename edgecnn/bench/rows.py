@@ -22,6 +22,8 @@ class Skipped(Frozen):
     reason: str
     refused: bool = False
     """It was opened, and decides otherwise on this processor."""
+    unusable: str | None = None
+    """Why it must not be deployed anyway: see `Bundle.unusable`."""
 
 
 Row: TypeAlias = Summary | Skipped
@@ -42,14 +44,20 @@ class Overall(Frozen):
 def overall(rows: Sequence[Row]) -> Overall:
     """The chosen variant's verdict where it is among the rows, INCONCLUSIVE where it could not be measured.
 
-    Without a chosen one, the best of them: PASS where any passes, FAIL where every one was measured and failed, else
-    INCONCLUSIVE. Each PASS errs as rarely as `stats.CONFIDENCE` says, the best of k up to k times as often.
+    Without a chosen one, the best of those that may be deployed: PASS where any passes, FAIL where every one was
+    measured and failed, else INCONCLUSIVE. FAIL, however fast they are, where none may be. Each PASS errs as rarely as
+    `stats.CONFIDENCE` says, the best of k up to k times as often.
     """
+    variants = [row for row in rows if isinstance(row, Skipped) or row.verdict]
+    vetoed = [row for row in variants if row.unusable is not None]
     for row in rows:
-        if row.chosen:
+        if row.chosen and row.unusable is None:
             outcome, reason = _judged(row)
             return Overall(outcome=outcome, reason=f"{row.variant} (the bundle's choice): {reason}")
-    judged = [(row.variant, *_judged(row)) for row in rows if isinstance(row, Skipped) or row.verdict]
+    if vetoed and (len(vetoed) == len(variants) or any(row.chosen for row in vetoed)):
+        row = next((row for row in vetoed if row.chosen), vetoed[0])
+        return Overall(outcome="FAIL", reason=f"{row.variant} must not be deployed: {row.unusable}")
+    judged = [(row.variant, *_judged(row)) for row in variants if row.unusable is None]
     if not judged:
         return Overall(outcome="INCONCLUSIVE", reason="no variant was measured")
     order: tuple[Outcome, ...] = ("PASS", "INCONCLUSIVE", "FAIL")
@@ -90,7 +98,8 @@ COLUMNS = (
 def _cells(row: Row) -> dict[str, Any]:
     if isinstance(row, Skipped):
         verdict = "REFUSED" if row.refused else "SKIPPED"
-        known = {"variant": row.variant, "chosen": row.chosen, "verdict": verdict, "reason": row.reason, "notes": ()}
+        notes = _notes(row)
+        known = {"variant": row.variant, "chosen": row.chosen, "verdict": verdict, "reason": row.reason, "notes": notes}
         return {**dict.fromkeys(COLUMNS), **known}
     values = (
         *(row.variant, row.chosen, _over(row.params, 1e6), _over(row.macs, 1e6), _over(row.flops, 1e6)),
@@ -99,9 +108,14 @@ def _cells(row: Row) -> dict[str, Any]:
         *(row.p50_ms, row.p90_ms, row.p99_ms, row.budget.percentile, row.upper_ms),
         *(_over(row.peak_rss_bytes, _MIB), row.threads_used, row.int8_layers, row.float_layers, row.int8_share),
         *((row.verdict.outcome, row.verdict.reason) if row.verdict else (None, None)),
-        row.notes,
+        _notes(row),
     )
     return dict(zip(COLUMNS, values, strict=True))
+
+
+def _notes(row: Row) -> tuple[str, ...]:
+    veto = () if row.unusable is None else (f"must not be deployed: {row.unusable}",)
+    return (*veto, *(row.notes if isinstance(row, Summary) else ()))
 
 
 def _judged(row: Row) -> tuple[Outcome, str]:

@@ -70,12 +70,14 @@ class Summary(Frozen):
     proof: Proof | None
     """Whether the variant decides here as where it was made."""
     verdict: Verdict | None
-    """None for the null session, which nobody deploys."""
+    """Of its latency; None for the null session, which nobody deploys."""
     notes: tuple[str, ...]
     """What to know of this run without its deciding anything."""
+    unusable: str | None = None
+    """Why the variant must not be deployed, however fast: see `Bundle.unusable`."""
 
 
-def summarize(run: Run, budget: Budget, chosen: bool = False) -> Summary:
+def summarize(run: Run, budget: Budget, chosen: bool = False, unusable: str | None = None) -> Summary:
     """Derive a row from a run. The verdict is INCONCLUSIVE where `doubts` finds something."""
     subject, measured = run.subject, run.samples.measured
     total = np.asarray(measured.total) / 1e6
@@ -112,6 +114,7 @@ def summarize(run: Run, budget: Budget, chosen: bool = False) -> Summary:
         proof=run.proof,
         verdict=None if subject.variant == NULL_VARIANT else judged,
         notes=notes(run),
+        unusable=unusable,
     )
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from edgecnn import bench as package
 from edgecnn import runtimes
-from edgecnn.artifact import Choice, load_bundle
+from edgecnn.artifact import Artifact, Choice, Doubt, Judged, load_bundle
 from edgecnn.bench import (
     NULL_VARIANT,
+    Overall,
     Skipped,
     Summary,
     bench,
@@ -32,6 +33,7 @@ from edgecnn.bench.process import child_environment
 from edgecnn.bench.records import Run
 from edgecnn.errors import UserError
 from edgecnn.profiles import Budget
+from tests.cli.test_cli import call
 
 GENEROUS = Budget(milliseconds=60_000.0, percentile=90.0)
 ENOUGH = 600
@@ -258,3 +260,45 @@ def test_bursts_that_leave_too_few_samples_are_measured_once_more(
     assert len(asked) == runs
     assert asked == sorted(asked)
     assert len(read_runs(tmp_path / "runs.jsonl")) == runs
+
+
+def test_what_must_not_be_deployed_never_passes_however_fast(
+    bundle_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change_bundle: Callable[..., Path],
+    make_run: Callable[..., Run],
+) -> None:
+    """A variant that test images veto, or any of a network in doubt; nothing is chosen, as after an export."""
+    run = make_run()
+
+    def measure(folder: Path, artifact: Artifact, *others: object) -> Run:
+        latency = 50.0 if artifact.variant == "onnx-fp32" else 10.0
+        subject = run.subject.model_copy(update={"variant": artifact.variant})
+        return make_run([latency] * 1000, subject=subject)
+
+    monkeypatch.setattr(package, "_measure_variant", measure)
+    fp32 = load_bundle(bundle_folder).artifacts[0]
+    veto = fp32.check.model_copy(update={"judged": Judged(refused=("loses 9 points",), acceptable=False)})
+    int8 = fp32.model_copy(update={"variant": "onnx-int8", "precision": "int8"})
+
+    def verdict(*artifacts: Artifact, **changes: object) -> Overall:
+        change_bundle(artifacts=artifacts, **changes)
+        return overall(bench(bundle_folder, out=tmp_path / "runs.jsonl", null=False))
+
+    assert verdict(fp32, int8).outcome == "PASS"
+    found = verdict(fp32, int8.model_copy(update={"check": veto}))
+    assert (found.outcome, "onnx-fp32 (the best of 1)" in found.reason) == ("FAIL", True)
+    found = verdict(int8.model_copy(update={"check": veto}))
+    assert (found.outcome, "loses 9 points" in found.reason) == ("FAIL", True)
+    found = verdict(int8, doubts=(Doubt(stage="answers", words="one class"),))
+    assert (found.outcome, "in doubt: one class" in found.reason) == ("FAIL", True)
+
+
+def test_an_unmet_requirement_fails_an_inconclusive_bench(
+    bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, make_run: Callable[..., Run]
+) -> None:
+    row = summarize(make_run([10.0] * 100), Budget(milliseconds=30.0, percentile=99.0))
+    monkeypatch.setattr(package, "bench", lambda *given, **options: [row])
+    assert call(monkeypatch, "bench", bundle_folder) == 3
+    assert call(monkeypatch, "bench", bundle_folder, "--require", "int8>=99%") == 1

@@ -19,7 +19,9 @@ LATENCIES = {"PASS": [10.0] * 1000, "FAIL": [50.0] * 1000, "INCONCLUSIVE": [10.0
 def make_row(make_run):
     """make_row(outcome) to a row with that verdict; SKIPPED and NULL as well."""
 
-    def make(outcome: str, chosen: bool = False):
+    def make(outcome: str, chosen: bool = False, unusable: str | None = None):
+        if unusable:
+            return make(outcome, chosen).model_copy(update={"unusable": unusable})
         if outcome == "SKIPPED":
             return Skipped(variant="ncnn-fp32", chosen=chosen, reason="ncnn is not installed")
         run = make_run(LATENCIES.get(outcome, [1.0] * 1000))
@@ -47,11 +49,19 @@ def make_row(make_run):
         (["FAIL", "PASS*"], "PASS"),
         (["PASS", "INCONCLUSIVE*"], "INCONCLUSIVE"),
         (["PASS", "SKIPPED*"], "INCONCLUSIVE"),
+        (["FAIL", "PASS!"], "FAIL"),
+        (["PASS", "FAIL!"], "PASS"),
+        (["PASS!", "SKIPPED"], "INCONCLUSIVE"),
+        (["NULL", "PASS!"], "FAIL"),
+        (["INCONCLUSIVE!", "SKIPPED!"], "FAIL"),
+        (["PASS", "PASS*!"], "FAIL"),
     ],
 )
 def test_truth_table_of_a_whole_bench(make_row, outcomes: list[str], expected: str) -> None:
-    """A star marks the bundle's choice."""
-    verdict = overall([make_row(outcome.rstrip("*"), outcome.endswith("*")) for outcome in outcomes])
+    """A star marks the bundle's choice, an exclamation mark what must not be deployed."""
+    verdict = overall(
+        [make_row(outcome.rstrip("*!"), "*" in outcome, "vetoed" if "!" in outcome else None) for outcome in outcomes]
+    )
     assert verdict.outcome == expected
     assert verdict.exit_code == {"PASS": 0, "FAIL": 1, "INCONCLUSIVE": 3}[expected]
     assert verdict.reason
@@ -72,3 +82,9 @@ def test_everything_goes_to_json(make_row) -> None:
     assert document["overall"]["exit_code"] == 0
     assert document["rows"][0]["verdict"]["outcome"] == "PASS"
     assert document["skipped"][0]["variant"] == "ncnn-fp32"
+
+
+def test_what_must_not_be_deployed_says_so(make_row) -> None:
+    rows = [make_row("NULL"), make_row("PASS", unusable="loses 9 points")]
+    assert overall(rows).reason == "onnx-int8 must not be deployed: loses 9 points"
+    assert "must not be deployed: loses 9 points" in table(rows)[1]["notes"]

@@ -63,10 +63,11 @@ class Material:
 
     @property
     def subject(self) -> Variant | None:
-        """The variant that the headline is about: the chosen one, else the best that was measured."""
+        """The variant that the headline is about: the chosen one, else the best measured, of what may be deployed."""
         chosen = [variant for variant in self.variants if variant.chosen]
         order = {"PASS": 0, "INCONCLUSIVE": 1, "FAIL": 2}
-        ranked = sorted(self.measured, key=lambda variant: (order[_outcome(variant)], variant.bound_ms))
+        usable = [variant for variant in self.measured if self.bundle.unusable(variant.artifact) is None]
+        ranked = sorted(usable or self.measured, key=lambda variant: (order[_outcome(variant)], variant.bound_ms))
         return next(iter([*chosen, *ranked]), None)
 
 
@@ -92,7 +93,13 @@ def gather(
     variants = tuple(_variant(bundle, artifact, latest, budget) for artifact in bundle.artifacts)
     null = latest.get(NULL_VARIANT)
     rows: list[Summary | Skipped] = [
-        variant.summary or Skipped(variant=variant.name, chosen=variant.chosen, reason="no run of it was given")
+        variant.summary
+        or Skipped(
+            variant=variant.name,
+            chosen=variant.chosen,
+            reason="no run of it was given",
+            unusable=bundle.unusable(variant.artifact),
+        )
         for variant in variants
     ]
     return Material(
@@ -150,7 +157,8 @@ def _refuse_mixed_hosts(runs: Sequence[Run]) -> None:
 def _variant(bundle: Bundle, artifact: Artifact, latest: dict[str, Run], budget: Budget) -> Variant:
     run = latest.get(artifact.variant)
     chosen = bundle.choice is not None and bundle.choice.variant == artifact.variant
-    return Variant(artifact, run, summarize(run, budget, chosen) if run else None, chosen)
+    summary = summarize(run, budget, chosen, bundle.unusable(artifact)) if run else None
+    return Variant(artifact, run, summary, chosen)
 
 
 def _reference(folder: Path) -> Reference | None:

@@ -27,8 +27,8 @@ def bench(
 ) -> None:
     """Measure from encoded bytes to decision, batch 1; verdict against the budget.
 
-    Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE: of the bundle's chosen variant, else of the best. 1 too where an int8
-    variant does not run what --require asks for.
+    Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE: of the bundle's chosen variant, else of the best that may be deployed; 1
+    where none may be. 1 too where an int8 variant does not run what --require asks for.
     """
     from edgecnn.bench import as_json as rows_as_json
     from edgecnn.bench import bench as measure
@@ -56,7 +56,7 @@ def bench(
     failing = unmet_by(rows, required)
     for line in failing:
         print(line, file=sys.stderr)
-    raise typer.Exit(overall(rows).exit_code or bool(failing))
+    raise typer.Exit(1 if failing else overall(rows).exit_code)
 
 
 VERB = Verb(
