@@ -7,7 +7,8 @@ colours, another normalisation or another fit, there is a doubt.
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -73,12 +74,13 @@ def doubts(
     """
     chosen = judged(items, _images(macs, MOST_IMAGES))
     labels = np.array([item.label for item in chosen], np.int64)
+    balanced = min(_balanced(items), len(chosen))
     own = own_pipeline(spec)
     answers = _answers(answer, chosen, [own])[0]
     wrong = [one for one in mistakes(spec) if one.stage in _STAGES and one.pipeline.colour != "grey"]
-    fewer = min(len(chosen), _images(macs * len(wrong), MOST_FOR_OTHERS))
+    fewer = min(balanced, _images(macs * len(wrong), MOST_FOR_OTHERS))
     decided = answers.argmax(1)
-    others = other_orders(labels, answers, classes)
+    others = other_orders(labels[:balanced], answers[:balanced], classes)
     errors = int((decided[:fewer] != labels[:fewer]).sum())
     if _shown(errors, 0, fewer, len(others) + len(wrong)):
         found = _answers(answer, chosen[:fewer], [one.pipeline for one in wrong])
@@ -87,13 +89,22 @@ def doubts(
 
 
 def judged(items: Sequence[Item], most: int) -> list[Item]:
-    """At most `most` images, the classes in turn and about equally many of each: guessing shall get few right."""
+    """At most `most` images, the classes in turn: about equally many of each come first, what is left of others last.
+
+    Readings are compared on the first ones, of which guessing gets few right; guessing is told by all.
+    """
     by_class: dict[int, list[Item]] = defaultdict(list)
     for item in sorted(items, key=lambda item: item.sha256):
         by_class[item.label].append(item)
-    each = max(_FEW, min((len(found) for found in by_class.values()), default=0))
-    ranked = [(rank, label) for label, found in by_class.items() for rank in range(min(each, len(found)))]
+    ranked = [(rank, label) for label, found in by_class.items() for rank in range(len(found))]
     return [by_class[label][rank] for rank, label in sorted(ranked)[:most]]
+
+
+def _balanced(items: Sequence[Item]) -> int:
+    """How many of the images in turn are about equally many of each class."""
+    counts = Counter(item.label for item in items).values()
+    each = max(_FEW, min(counts, default=0))
+    return sum(min(each, count) for count in counts)
 
 
 def other_orders(labels: Labels, answers: Answers, classes: Sequence[str]) -> list[Other]:
@@ -128,8 +139,9 @@ def judge(
 
     Paired, on the same images: another reading counts where the lower bound of what it gains (Tango's interval, ERROR
     shared among all) is above MARGIN; the one that gets most right is told, among equals the one with the least loss.
-    Else the network is in doubt where it answers one class alone, or guesses: more right than by always answering the
-    commonest class is not shown, and half-way from there to all right is shown not to be reached (GUESSING, FAR).
+    Else the network is in doubt where it answers one class alone, or guesses: a mean recall of the classes above that
+    of always answering one is not shown, and half-way from there to all right is shown not to be reached (GUESSING,
+    FAR). Of means, as a network that is nearly always right may still be right less often than 'good' is the label.
     Of two balanced classes it takes 18 images to doubt whatever gets half of them right, of three classes 12.
     """
     right = decided == labels
@@ -148,23 +160,35 @@ def judge(
             f"{right[:n].mean():.1%} of {n} labelled images right, {share:.1%} then"
         )
         return (Doubt(stage=best.stage, words=text),)
-    counts = np.bincount(labels, minlength=len(classes))
-    if (decided == decided[0]).all() or _guesses(right, int(counts.max())):
-        return (_guessing(right, classes[int(counts.argmax())]),)
+    if (decided == decided[0]).all() or _guesses(right, labels):
+        return (_guessing(right, labels, classes),)
     return ()
 
 
-def _guesses(right: NDArray[np.bool_], commonest: int) -> bool:
-    n = len(right)
-    low, high = (clopper_pearson(int(right.sum()), n, 1 - 2 * error) for error in (GUESSING, FAR))
-    return low[0] <= commonest / n and high[1] < (1 + commonest / n) / 2
+def _guesses(right: NDArray[np.bool_], labels: Labels) -> bool:
+    recalls, counts = _recalls(right, labels)
+    recall, chance = float(recalls.mean()), 1 / len(counts)
+    # So many images, equally many of each class, tell the mean recall as well: just these where they are balanced.
+    worth = max(1, math.floor(len(counts) ** 2 / float((1 / counts).sum()) + 1e-9))
+    low = clopper_pearson(math.floor(recall * worth + 1e-9), worth, 1 - 2 * GUESSING)[0]
+    high = clopper_pearson(math.ceil(recall * worth - 1e-9), worth, 1 - 2 * FAR)[1]
+    return low <= chance and high < (1 + chance) / 2
 
 
-def _guessing(right: NDArray[np.bool_], commonest: str) -> Doubt:
+def _recalls(right: NDArray[np.bool_], labels: Labels) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of each class that there are images of, and how many."""
+    _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    return np.bincount(place, weights=right) / counts, counts
+
+
+def _guessing(right: NDArray[np.bool_], labels: Labels, classes: Sequence[str]) -> Doubt:
+    recalls, counts = _recalls(right, labels)
+    commonest = classes[int(np.bincount(labels).argmax())]
+    of_each = "" if counts.min() == counts.max() else f", {recalls.mean():.1%} of a class on average"
     text = (
-        f"answers ({right.mean():.1%} of {len(right)} labelled images right, hardly more than always answering "
-        f"{commonest!r} or less): no other order of the classes, colours, normalisation or fit is shown to be better: "
-        "other weights, other classes or other images than it was trained with"
+        f"answers ({right.mean():.1%} of {len(right)} labelled images right{of_each}, hardly more than always "
+        f"answering {commonest!r} or less): no other order of the classes, colours, normalisation or fit is "
+        "shown to be better: other weights, other classes or other images than it was trained with"
     )
     return Doubt(stage="answers", words=text)
 

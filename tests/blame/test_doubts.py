@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from edgecnn.blame.doubts import Other, judge, judged, other_orders
+from edgecnn.artifact import Preprocess
+from edgecnn.blame.doubts import Other, doubts, judge, judged, other_orders
 from edgecnn.data import Item
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "doubts.py"
@@ -24,11 +26,50 @@ def items(*counts: int) -> list[Item]:
     ]
 
 
-def test_the_judged_images_are_balanced_as_far_as_the_rarest_class_goes() -> None:
-    assert np.bincount([item.label for item in judged(items(300, 40, 50), 240)]).tolist() == [40, 40, 40]
-    assert np.bincount([item.label for item in judged(items(300, 300, 300), 240)]).tolist() == [80, 80, 80]
-    assert np.bincount([item.label for item in judged(items(300, 3), 240)]).tolist() == [8, 3]
+def test_the_judged_images_are_balanced_as_far_as_the_rarest_class_goes_and_then_filled_up() -> None:
+    def counts(found: list[Item]) -> list[int]:
+        return np.bincount([item.label for item in found]).tolist()
+
+    assert counts(judged(items(300, 40, 50), 240)) == [150, 40, 50]
+    assert counts(judged(items(300, 40, 50), 240)[:120]) == [40, 40, 40]
+    assert counts(judged(items(300, 300, 300), 240)) == [80, 80, 80]
+    assert counts(judged(items(500, 8), 240)) == [232, 8]
     assert judged(items(30, 40), 12) == judged(items(30, 40)[::-1], 12)
+
+
+def test_a_guess_is_seen_where_one_class_is_rare() -> None:
+    """8 cracks, 232 good ones: what guesses, and what says 'good' of nearly all, is in doubt; what is right is not."""
+    labels = np.repeat([0, 1], [8, 232])
+    half = np.where(np.arange(240) % 2 == 0, labels, 1 - labels)
+    (doubt,) = judge(labels, half, [], CLASSES[:2])
+    assert doubt.stage == "answers"
+    assert "50.0% of 240 labelled images right, 50.0% of a class on average, hardly more" in doubt.words
+    nearly = np.where(np.arange(240) == 100, 0, 1)
+    assert [doubt.stage for doubt in judge(labels, nearly, [], CLASSES[:2])] == ["answers"]
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        decided = np.where(rng.random(240) < 0.9, labels, 1 - labels)  # right less often than 'good' is the label
+        assert judge(labels, decided, [], CLASSES[:2]) == ()
+
+
+def test_a_guessing_network_is_doubted_by_all_images_and_another_reading_by_balanced_ones(tmp_path: Path) -> None:
+    found = []
+    for number in range(108):
+        label, path = int(number >= 8), tmp_path / f"{number}.png"
+        Image.new("RGB", (8, 8), (200 * label, number, number)).save(path)
+        found.append(Item(path, path.name, label, f"{number * 7919 % 10007:05d}"))
+    spec = Preprocess(width=8, height=8, mean=(0, 0, 0), std=(1, 1, 1))
+
+    def told(score: Callable[[np.ndarray], np.ndarray]) -> list[str]:
+        def answer(pixels: np.ndarray) -> np.ndarray:
+            means = score(pixels.astype(np.float64).mean((1, 2)))
+            return np.stack([-means, means], 1).astype(np.float32)
+
+        return [doubt.stage for doubt in doubts(answer, spec, CLASSES[:2], found, 1)]
+
+    assert told(lambda mean: mean[:, 0] - 100) == []
+    assert told(lambda mean: np.round(mean[:, 1]) % 2 - 0.5) == ["answers"]
+    assert told(lambda mean: 100 - mean[:, 0]) == ["class order"]
 
 
 def answers_of(decided: np.ndarray, classes: int) -> np.ndarray:
