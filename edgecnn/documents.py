@@ -84,6 +84,7 @@ def write_atomically(path: Path, data: str | bytes) -> None:
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that replaces `path` on success and vanishes on failure."""
+    path = path.resolve()  # `.` and `..` have no name to stand beside
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

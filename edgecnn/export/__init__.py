@@ -97,7 +97,7 @@ def _already(run: Path, target: Target, out: Path, progress: Progress) -> Bundle
 
 def _part(out: Path, digest: Sha256, target: Target) -> Path:
     """The folder of finished variants; emptied where they are not of this very export."""
-    part = out.with_name(f".{out.name}.part")
+    part = out.resolve().with_name(f".{out.resolve().name}.part")
     key = {"checkpoint": digest, "target": target_hash(target), "tools": tools_here()}
     text = json.dumps(key, sort_keys=True)
     if not (part / "key.json").is_file() or (part / "key.json").read_text() != text:
@@ -137,10 +137,10 @@ class _Done(Frozen):
 def _variant_once(job: Job, spec: VariantSpec) -> Artifact | LeftOut:
     """What an earlier export that was cut off left of this variant, else made now."""
     record = job.part / f"{spec.variant}.json"
-    if record.is_file():
-        done = parse(_Done, record.read_bytes(), str(record))
+    kept = _kept(record)
+    if kept is not None:
         job.progress(f"{spec.variant}: kept from the export that was cut off")
-        return _one_of(done)
+        return kept
     folder = job.part / spec.variant
     shutil.rmtree(folder, ignore_errors=True)
     made = make_variant(job, spec, folder)
@@ -154,7 +154,12 @@ def _variant_once(job: Job, spec: VariantSpec) -> Artifact | LeftOut:
     return made
 
 
-def _one_of(done: _Done) -> Artifact | LeftOut:
-    found = done.artifact or done.left_out
-    assert found is not None
-    return found
+def _kept(record: Path) -> Artifact | LeftOut | None:
+    """None where there is no record, or none that this edgecnn reads: then it is made anew."""
+    if not record.is_file():
+        return None
+    try:
+        done = parse(_Done, record.read_bytes(), str(record))
+    except UserError:
+        return None
+    return done.artifact or done.left_out

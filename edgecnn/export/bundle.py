@@ -23,6 +23,9 @@ from edgecnn.quantize import libraries as quantize_libraries
 from edgecnn.runtimes import libraries as runtime_libraries
 from edgecnn.runtimes import open_session
 
+EXPORT_RULES = 1
+"""Raised when the same checkpoint, target and libraries give another bundle: by what is kept, made or recorded."""
+
 
 def assemble(job: Job, done: Sequence[Artifact | LeftOut], folder: Path) -> Bundle:
     """The finished variants, the reference and the golden images, in the bundle's folder."""
@@ -97,10 +100,12 @@ def _provenance(job: Job) -> Provenance:
 
 
 def tools_here() -> dict[str, str]:
-    """Versions of all that may have a part in a bundle: what makes the network, writes, quantises and runs a file."""
-    return installed_versions(
+    """Versions of all that may have a part in a bundle: edgecnn and its rules, and what makes the network, writes,
+    quantises and runs a file."""
+    libraries = installed_versions(
         ("torch", "torchvision", "timm", *PREPARING, *formats.libraries(), *quantize_libraries(), *runtime_libraries())
     )
+    return {"edgecnn's export rules": str(EXPORT_RULES), **libraries}
 
 
 def target_hash(target: Target) -> Sha256:

@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from edgecnn import export as exporting
-from edgecnn import formats
+from edgecnn import formats, installed
 from edgecnn.artifact import Artifact, load_bundle
 from edgecnn.bench import Summary, Verdict
 from edgecnn.checkpoint import read_checkpoint
@@ -171,6 +171,47 @@ def test_an_interrupted_export_goes_on(
     assert call(monkeypatch, *words) == 0
     assert "export: already done" in capsys.readouterr().err
     assert load_bundle(out) == bundle
+
+
+def test_other_rules_make_a_bundle_again(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An upgraded edgecnn, or one with other rules: neither the bundle nor what was cut off is kept."""
+    target, out = write_target(tmp_path, "fp32", FLOAT[:1]), tmp_path / "bundle"
+    words = ("export", run, "--target", target, "--out", out)
+    for module, name, value in ((installed, "__version__", "9.8.7"), (bundling, "EXPORT_RULES", -1)):
+        assert call(monkeypatch, *words) == 0
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, value)
+            assert call(patch, *words) == 0
+        assert "already done" not in capsys.readouterr().err
+    assert load_bundle(out).provenance.tools["edgecnn's export rules"] == "-1"
+
+
+def test_a_record_that_does_not_parse_is_made_anew(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, out = write_target(tmp_path, "fp32", FLOAT[:1]), tmp_path / "bundle"
+    words = ("export", run, "--target", target, "--out", out)
+    with monkeypatch.context() as patch:
+        patch.setattr(bundling, "save_reference", raising(OSError(errno.ENOSPC, "No space left on device")))
+        refused(patch, capsys, *words)
+    record = tmp_path / ".bundle.part" / "torchscript-fp32.json"
+    record.write_text(record.read_text().replace('"runtime"', '"engine"'))
+    assert call(monkeypatch, *words) == 0
+    assert "kept from the export" not in capsys.readouterr().err
+
+
+def test_a_bundle_in_the_current_folder_is_replaced(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.test_artifact import small_bundle
+
+    target = write_target(tmp_path, "fp32", FLOAT[:1])
+    small_bundle(tmp_path / "bundle")
+    monkeypatch.chdir(tmp_path / "bundle")
+    assert call(monkeypatch, "export", run, "--target", target, "--out", ".") == 0
+    assert [one.variant for one in load_bundle(tmp_path / "bundle").artifacts] == ["torchscript-fp32"]
+    assert beside(tmp_path / "bundle") == ["bundle"]
 
 
 def test_an_engine_that_is_not_installed_leaves_its_variants_out(

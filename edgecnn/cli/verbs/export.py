@@ -101,7 +101,7 @@ def _taken_in(
         raise UserError(f"{source}: --data is missing: calibration and verification need the images of its classes")
     with progress_bar() as bar:
         dataset = read_labelled(data, seed, reading, bar)
-    folder = out.with_name(f"{out.name}-source")
+    folder = out.resolve().with_name(f"{out.resolve().name}-source")
     taken = adopt(source, dataset, folder, model=model, preprocess=preprocess, labels=labels, seed=seed, progress=say)
     for note in taken.notes:
         say(f"{source.name}: {note}")
