@@ -35,21 +35,38 @@ def verdict(images: int, flips: int, agreement: float) -> Elsewhere:
 
 
 def judge_elsewhere(
-    found: Distance, native: Distance | None, yardstick: Yardstick, precision: Precision, images: Sequence[str]
-) -> str | None:
-    """Why a variant's answers on another processor are not as good as on this machine; None where they are.
+    found: Distance,
+    at_home: Mask | None,
+    yardstick: Yardstick,
+    precision: Precision,
+    images: Sequence[str],
+    home: str = "this machine",
+) -> tuple[Elsewhere, str | None]:
+    """Whether a variant's answers on another processor are as good as at `home`; why not, None where they are.
 
-    `found`, `native`: there and here (None where it cannot run here) against eager fp32. fp32: every decision, and
-    every logit within the tolerance, as the trained network's. Other precisions: no more images than the agreement
-    allows are decided unlike the trained network, and like it here; what they cost on both was judged by `judge`.
+    `found`: there against eager fp32. `at_home`: images flipped at home; None where that is not known. fp32: every
+    decision, and every logit within the tolerance, as the trained network's. Other precisions: no more images than the
+    agreement allows are decided unlike the trained network, and like it at home; int8 by `verdict`. What they cost on
+    both was judged by `judge`.
     """
     different = unlike(found, precision, yardstick.tolerance)
-    at_home = native.flipped if native is not None and precision != "fp32" else None
-    new = np.flatnonzero(newly_flipped(found.flipped, at_home)).tolist()
-    allowed = 0.0 if precision == "fp32" else (1 - yardstick.agreement) * found.images
-    if different is not None or len(new) <= allowed:
-        return different
+    if different is not None:
+        return "differs", different
+    known = at_home if precision != "fp32" else None
+    new = np.flatnonzero(newly_flipped(found.flipped, known)).tolist()
+    outcome = _outcome(precision, found.images, len(new), yardstick.agreement)
+    if outcome == "same":
+        return outcome, None
+    if not new:
+        return outcome, f"{found.images} images show too little: at least {FEWEST_IMAGES} do"
     names = (yardstick.name(int(rows[new[0]])) for rows in (found.decided, found.expected))
-    here = ", and this machine decides it like it" if precision != "fp32" and native is not None else ""
+    there = "" if known is None else f", and {home} decides it like it"
     first = f"{images[new[0]]}: {' instead of '.join(names)}"
-    return f"{len(new)} of {found.images} images decided unlike the trained network{here} ({first})"
+    text = f"{len(new)} of {found.images} images decided unlike the trained network{there} ({first})"
+    return outcome, text if outcome == "differs" else f"{text}, which shows too little"
+
+
+def _outcome(precision: Precision, images: int, flips: int, agreement: float) -> Elsewhere:
+    if precision == "int8":
+        return verdict(images, flips, agreement)
+    return "differs" if flips > (0 if precision == "fp32" else (1 - agreement) * images) else "same"

@@ -15,7 +15,7 @@ import numpy as np
 from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle, write_bundle
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
-from edgecnn.judge import FEWEST_IMAGES, Distance, measure, yardstick_of
+from edgecnn.judge import Distance, Mask, measure, yardstick_of
 from edgecnn.rehearse.cache import Say, cache_folder
 from edgecnn.rehearse.compare import EMULATED, HELD_BACK, Difference, Outcome, Rehearsed, difference, exit_code, judge
 from edgecnn.rehearse.job import Answer, Job
@@ -65,10 +65,16 @@ class _Stage:
 
     folder: Path
     bundle: Bundle
-    golden: tuple[Golden, ...]
+    places: tuple[int, ...]
+    """Of the golden images that are run, among the bundle's."""
     device: Device
     setup: SetUp
     say: Say
+
+    @property
+    def golden(self) -> tuple[Golden, ...]:
+        """The images that are run."""
+        return tuple(self.bundle.golden[place] for place in self.places)
 
     @property
     def trained(self) -> Logits:
@@ -105,10 +111,9 @@ def rehearse(
     chosen = [bundle.artifact(name) for name in dict.fromkeys(variants)] or list(bundle.artifacts)
     if not bundle.golden:
         raise UserError(f"{folder}: the bundle has no golden images: export it again")
-    golden = evenly(bundle.golden, images)
     place = cache_folder(cache)
     ready = set_up(which, {artifact.runtime for artifact in chosen}, place, offline, say)
-    stage = _Stage(folder, bundle, golden, which, ready, say)
+    stage = _Stage(folder, bundle, evenly(len(bundle.golden), images), which, ready, say)
     rows = tuple(_rehearse_variant(stage, artifact) for artifact in chosen)
     return Rehearsal(
         bundle=bundle.name,
@@ -119,7 +124,7 @@ def rehearse(
         emulator=ready.emulator,
         system=ready.system,
         tolerance=bundle.fp32_tolerance,
-        images=tuple(one.file for one in golden),
+        images=tuple(one.file for one in stage.golden),
         variants=rows,
         packages=dict(ready.packages),
     )
@@ -128,14 +133,13 @@ def rehearse(
 def record(folder: Path, found: Rehearsal) -> tuple[str, ...]:
     """Write into the bundle on which instruction sets its variants were proven by this; the variants that were.
 
-    An INT8 variant takes as many images as its proof on a device: see `proof`.
+    An INT8 variant takes as many images, and as few new flips, as its proof on a device: see `proof`.
     """
     bundle = load_bundle(folder)
     artifacts, proven = [], []
     for artifact in bundle.artifacts:
         row = next((one for one in found.variants if one.variant == artifact.variant), None)
-        enough = artifact.precision != "int8" or len(found.images) >= FEWEST_IMAGES
-        new = row is not None and row.outcome == "same" and enough and row.instruction_set
+        new = row is not None and row.outcome == "same" and not row.too_few and row.instruction_set
         if new and new not in artifact.proven_on:
             artifact = artifact.model_copy(update={"proven_on": (*artifact.proven_on, new)})
             proven.append(artifact.variant)
@@ -144,10 +148,9 @@ def record(folder: Path, found: Rehearsal) -> tuple[str, ...]:
     return tuple(proven)
 
 
-def evenly(golden: Sequence[Golden], most: int) -> tuple[Golden, ...]:
-    """At most so many, spread over all of them, since they are sorted by class."""
-    places = np.linspace(0, len(golden) - 1, min(most, len(golden))).round().astype(int)
-    return tuple(golden[place] for place in places)
+def evenly(count: int, most: int) -> tuple[int, ...]:
+    """The places of at most so many of `count` golden images, spread over all, since they are sorted by class."""
+    return tuple(np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist())
 
 
 def _rehearse_variant(stage: _Stage, artifact: Artifact) -> Rehearsed:
@@ -223,11 +226,14 @@ def _compared(
     trained = measure(logits, stage.trained, scale=stage.scale)
     native_trained = None if at_home is None else measure(at_home, stage.trained, scale=stage.scale)
     pixels_equal = there.pixels == tuple(one.pixels_sha256 for one in stage.golden)
-    reason = judge(trained, native_trained, pixels_equal, yardstick_of(stage.bundle), artifact.precision, names)
+    flipped, home = _at_home(stage, artifact, native_trained)
+    yardstick = yardstick_of(stage.bundle)
+    found, why = judge(trained, flipped, pixels_equal, yardstick, artifact.precision, names, home)
     return Rehearsed(
         variant=artifact.variant,
-        outcome="differs" if reason else "same",
-        reason=reason,
+        outcome="differs" if found == "differs" else "same",
+        reason=why if found == "differs" else None,
+        too_few=found == "too few",
         against_trained=compare(trained),
         against_native=None if at_home is None else compare(measure(logits, at_home, scale=stage.scale)),
         native_against_trained=None if native_trained is None else compare(native_trained),
@@ -236,8 +242,19 @@ def _compared(
         versions=there.versions,
         native_versions=here.versions if here else {},
         peak_rss_mib=there.peak_rss_mib,
-        remarks=remarks,
+        remarks=(*remarks, f"not proven there: {why}") if found == "too few" else remarks,
     )
+
+
+def _at_home(stage: _Stage, artifact: Artifact, native: Distance | None) -> tuple[Mask | None, str]:
+    """Images flipped where the variant was judged, and where that is.
+
+    Of int8 the exporting machine, as in `proof`: this one may itself be the processor that decides otherwise.
+    """
+    if artifact.precision == "int8" and artifact.golden_decisions:
+        decided = np.array([artifact.golden_decisions[place] for place in stage.places])
+        return np.not_equal(decided, stage.trained.argmax(1)), "the exporting machine"
+    return None if native is None else native.flipped, "this machine"
 
 
 def _logits(answer: Answer, stage: _Stage) -> Logits:

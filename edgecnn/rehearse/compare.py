@@ -10,7 +10,7 @@ from pydantic import Field
 
 from edgecnn.artifact import Flip, Precision
 from edgecnn.documents import Frozen
-from edgecnn.judge import Distance, Yardstick, judge_elsewhere
+from edgecnn.judge import Distance, Elsewhere, Mask, Yardstick, judge_elsewhere
 
 EMULATED = "emulated: numerics only, no times"
 HELD_BACK = "numerics only, no times"
@@ -43,6 +43,8 @@ class Rehearsed(Frozen):
     outcome: Outcome
     reason: str | None
     """Why it is not "same"; None where it is."""
+    too_few: bool = False
+    """Whether the images show too little to call an int8 variant proven there, which a remark says."""
     against_trained: Difference | None = None
     """The board against eager fp32 (the bundle's golden logits)."""
     against_native: Difference | None = None
@@ -81,16 +83,17 @@ def difference(found: Distance, names: Sequence[str], labels: Sequence[str], cla
 
 def judge(
     trained: Distance,
-    native: Distance | None,
+    at_home: Mask | None,
     pixels_equal: bool,
     yardstick: Yardstick,
     precision: Precision,
     names: Sequence[str],
-) -> str | None:
-    """Why the board's answers are not as good as this machine's; None where they are. See `judge_elsewhere`."""
+    home: str = "this machine",
+) -> tuple[Elsewhere, str | None]:
+    """Whether the board's answers are as good as those at home, and why not. See `judge_elsewhere`."""
     if not pixels_equal:
-        return "its prepared pixels are not those of the machine that made the bundle"
-    return judge_elsewhere(trained, native, yardstick, precision, names)
+        return "differs", "its prepared pixels are not those of the machine that made the bundle"
+    return judge_elsewhere(trained, at_home, yardstick, precision, names, home)
 
 
 def exit_code(rows: Sequence[Rehearsed]) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from edgecnn.artifact import Judged
 from edgecnn.executed import Executed, ExecutedLayer
-from edgecnn.judge import Yardstick, judge, judge_elsewhere, measure, network_faults, unlike
+from edgecnn.judge import Yardstick, judge, judge_elsewhere, measure, network_faults, unlike, verdict
 from edgecnn.require import parse
 
 CLASSES = ("crack", "dent", "good")
@@ -208,9 +208,21 @@ def test_another_processor_may_repeat_this_machines_flips_and_no_others() -> Non
     trained, yardstick = answers([0, 1, 2]), Yardstick(1.0, classes=CLASSES)
     one, two = (measure(answers(decided), trained) for decided in ([1, 1, 2], [1, 2, 2]))
     names = ("a.png", "b.png", "c.png")
-    assert judge_elsewhere(one, one, yardstick, "int8", names) is None
-    reason = judge_elsewhere(two, one, yardstick, "int8", names)
-    assert reason is not None
-    assert "1 of 3 images" in reason
-    assert "b.png: good instead of dent" in reason
-    assert judge_elsewhere(one, one, yardstick, "fp32", names) is not None
+    assert judge_elsewhere(one, one.flipped, yardstick, "fp16", names) == ("same", None)
+    found, reason = judge_elsewhere(two, one.flipped, yardstick, "fp16", names)
+    assert found == "differs"
+    assert "1 of 3 images" in (reason or "")
+    assert "b.png: good instead of dent" in (reason or "")
+    assert judge_elsewhere(one, one.flipped, yardstick, "fp32", names)[0] == "differs"
+
+
+@pytest.mark.parametrize("images", [3, 16, 60])
+@pytest.mark.parametrize("flips", [0, 1, 2, 3])
+def test_int8_elsewhere_is_judged_by_one_rule(images: int, flips: int) -> None:
+    trained, yardstick = [place % 3 for place in range(images)], Yardstick(1.0, classes=CLASSES)
+    there = [(one + 1) % 3 if place < flips else one for place, one in enumerate(trained)]
+    names = tuple(map(str, range(images)))
+    found, text = judge_elsewhere(measure(answers(there), answers(trained)), None, yardstick, "int8", names)
+    assert found == verdict(images, flips, yardstick.agreement)
+    assert (text is None) == (found == "same")
+    assert ("too little" in (text or "")) == (found == "too few")

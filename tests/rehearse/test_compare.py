@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from edgecnn import rehearse as rehearsing
-from edgecnn.artifact import Flip, Golden
-from edgecnn.documents import sha256_of
+from edgecnn.artifact import Flip
 from edgecnn.judge import Distance, Yardstick, measure
 from edgecnn.rehearse.compare import Difference, Rehearsed, difference, exit_code, judge
 
@@ -57,33 +56,38 @@ def flipped(*images: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("precision", "on_board", "here", "words"),
+    ("precision", "on_board", "at_home", "outcome", "words"),
     [
-        ("fp32", TRAINED + 5e-5, TRAINED, None),
-        ("fp32", TRAINED + 5e-4, TRAINED, "logits differ"),
-        ("int8", TRAINED + 0.1, TRAINED, None),
-        ("int8", flipped(1), TRAINED, "1 of 3 images"),
-        ("int8", flipped(1), flipped(1), None),
-        ("int8", flipped(1, 2), flipped(1), "1 of 3 images"),
-        ("int8", TRAINED, flipped(1), None),
-        ("int8", flipped(1), None, "1 of 3 images"),
-        ("int8", TRAINED, None, None),
-        ("fp16", flipped(0), TRAINED, "a: "),
+        ("fp32", TRAINED + 5e-5, TRAINED, "same", None),
+        ("fp32", TRAINED + 5e-4, TRAINED, "differs", "logits differ"),
+        ("int8", TRAINED + 0.1, TRAINED, "too few", "3 images show too little"),
+        ("int8", flipped(1), TRAINED, "too few", "1 of 3 images"),
+        ("int8", flipped(1, 2), TRAINED, "differs", "2 of 3 images"),
+        ("int8", flipped(1, 2), flipped(1, 2), "too few", "3 images show too little"),
+        ("int8", flipped(1, 2), flipped(1), "too few", "1 of 3 images"),
+        ("int8", flipped(1, 2), None, "differs", "2 of 3 images"),
+        ("fp16", TRAINED + 0.1, TRAINED, "same", None),
+        ("fp16", flipped(1), flipped(1), "same", None),
+        ("fp16", flipped(1, 2), flipped(1), "differs", "and the home decides it like it (c: "),
+        ("fp16", TRAINED, flipped(1), "same", None),
+        ("fp16", flipped(1), None, "differs", "1 of 3 images"),
+        ("fp16", TRAINED, None, "same", None),
+        ("fp16", flipped(0), TRAINED, "differs", "a: "),
     ],
 )
-def test_the_judgement(precision: Any, on_board: np.ndarray, here: np.ndarray | None, words: str | None) -> None:
-    native = None if here is None else measured(here)
-    reason = judge(measured(on_board), native, True, YARDSTICK, precision, NAMES)
-    assert (reason is None) == (words is None)
-    if words:
-        assert reason is not None
-        assert words in reason
+def test_the_judgement(
+    precision: Any, on_board: np.ndarray, at_home: np.ndarray | None, outcome: str, words: str | None
+) -> None:
+    mask = None if at_home is None else measured(at_home).flipped
+    found, reason = judge(measured(on_board), mask, True, YARDSTICK, precision, NAMES, "the home")
+    assert (found, reason is None) == (outcome, words is None)
+    assert (words or "") in (reason or "")
 
 
 def test_other_pixels_or_no_numbers_are_never_good() -> None:
     nothing = measured(np.full_like(TRAINED, np.nan))
-    assert "pixels" in (judge(measured(TRAINED), None, False, YARDSTICK, "int8", NAMES) or "")
-    assert "finite" in (judge(nothing, None, True, YARDSTICK, "int8", NAMES) or "")
+    assert "pixels" in (judge(measured(TRAINED), None, False, YARDSTICK, "int8", NAMES)[1] or "")
+    assert "finite" in (judge(nothing, None, True, YARDSTICK, "int8", NAMES)[1] or "")
     assert against(np.full_like(TRAINED, np.nan)).max_error > 1e300
 
 
@@ -109,8 +113,6 @@ def test_exit_codes(outcomes: tuple[str, ...], code: int) -> None:
 
 
 def test_images_are_spread_over_the_classes() -> None:
-    golden = [Golden(file=str(i), label="x", logits=(0.0,), pixels_sha256=sha256_of(b"")) for i in range(50)]
-    chosen = [int(one.file) for one in rehearsing.evenly(golden, 5)]
-    assert chosen == [0, 12, 24, 37, 49]
-    assert len(rehearsing.evenly(golden, 99)) == 50
-    assert len(rehearsing.evenly(golden, 1)) == 1
+    assert rehearsing.evenly(50, 5) == (0, 12, 24, 37, 49)
+    assert rehearsing.evenly(50, 99) == tuple(range(50))
+    assert rehearsing.evenly(50, 1) == (0,)
