@@ -55,15 +55,20 @@ def prove(
     """Run the first golden images (with their files) of an INT8 variant on every lower x86-64 level than this machine.
 
     `artifact` has its `golden_decisions`, `model` is its main file. `older`: whether the target may be an x86-64
-    processor with less than this machine has. Where it may not, the precision is another one, or this machine no
-    x86-64, only this machine's own set is proven.
+    processor with less than this machine has. Where it may not, or the precision is another one, only this machine's
+    own set is proven; so too where this machine is not known to be an x86-64, and then the remarks say so.
     """
     here = runtimes.instruction_set(artifact.runtime)
-    proven, remarks = [here] if here else [], []
-    for level in levels_below(here) if older and artifact.precision == "int8" else ():
+    proven = [here] if here else []
+    if not older or artifact.precision != "int8":
+        return Shown(tuple(proven), None, ())
+    if here not in INSTRUCTION_SETS["x86_64"]:
+        return Shown(tuple(proven), None, tuple(_elsewhere_only(level, here) for level in reversed(LEVELS)))
+    remarks = []
+    for level in levels_below(here):
         place = on_level(level, artifact.runtime, _emulator(cache, say))
         if place is None:
-            cure = f"`edgecnn rehearse bundle/ --device {level.name} --record` fetches one and proves it"
+            cure = f"{_record(level)} fetches one and proves it"
             remarks.append(f"not proven on {level.name}: {artifact.runtime} needs an emulator for it: {cure}")
             continue
         say(f"{artifact.variant}: decisions on {level.name} ({place.how})")
@@ -75,6 +80,15 @@ def prove(
         else:
             remarks.append(proof.text)
     return Shown(tuple(proven), None, tuple(remarks))
+
+
+def _elsewhere_only(level: Level, here: str | None) -> str:
+    this = f"this machine is {here}" if here else "this machine's instruction set is not known"
+    return f"not proven on {level.name}: {this}: {_record(level)} on x86-64 Linux proves it"
+
+
+def _record(level: Level) -> str:
+    return f"`edgecnn rehearse bundle/ --device {level.name} --record`"
 
 
 def levels_below(here: str | None) -> list[Level]:

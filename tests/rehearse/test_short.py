@@ -155,6 +155,21 @@ def test_there_is_nothing_below_an_arm_or_an_old_processor() -> None:
     assert [one.name for one in levels_below("x86-64-avx512")] == ["x86-64-v3", "x86-64-v2"]
 
 
+@pytest.mark.parametrize("here", [None, "aarch64-dotprod"])
+def test_a_machine_that_is_no_known_x86_says_what_is_not_proven(
+    here: str | None, int8: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "instruction_set", lambda name: here)
+    found = shown(int8)
+    assert (found.proven_on, found.refused) == ((here,) if here else (), None)
+    assert [remark.partition(":")[0] for remark in found.remarks] == [
+        "not proven on x86-64-v3",
+        "not proven on x86-64-v2",
+    ]
+    assert "edgecnn rehearse bundle/ --device x86-64-v3 --record" in found.remarks[0]
+    assert shown(int8.model_copy(update={"precision": "fp32"})).remarks == ()
+
+
 def test_an_engine_that_obeys_is_held_back_on_this_machine() -> None:
     old, recent = LEVELS
     environment, how = native_way(recent, "openvino", "x86-64-vnni") or ({}, "")
