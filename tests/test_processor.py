@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from edgecnn import processor
+from edgecnn import processor, runtimes
 from edgecnn.processor import INSTRUCTION_SETS, cap_to, capped, instruction_set_here, instruction_set_of
+from edgecnn.rehearse.levels import LEVELS, native_way
 
 NEHALEM = "fpu sse sse2 ssse3 sse4_1 sse4_2 popcnt"
 HASWELL = f"{NEHALEM} avx fma avx2 bmi2"
@@ -89,6 +90,17 @@ def test_within_an_emulator_the_processor_has_the_last_word(tmp_path: Path, monk
 
     assert instruction_set_here((), {}, tmp_path, confirmed) == "x86-64-v2"
     assert instruction_set_here((), {}, tmp_path, lambda word: None) == "x86-64-vnni"
+
+
+def test_what_holds_only_the_rest_of_an_engine_says_nothing_of_its_int8(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(tmp_path, CASCADE_LAKE, monkeypatch)
+    torchscript = runtimes.get("pytorch").obeys
+    for variable, name in (("ATEN_CPU_CAPABILITY", "x86-64-vnni"), ("ONEDNN_MAX_CPU_ISA", "x86-64-v3")):
+        assert instruction_set_here(torchscript, {variable: "avx2"}, tmp_path, lambda word: None) == name
+    held, _ = native_way(LEVELS[1], "pytorch", "x86-64-vnni") or ({}, "")
+    assert held == {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 
 
 def test_a_system_that_tells_nothing(tmp_path: Path) -> None:

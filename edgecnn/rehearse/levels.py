@@ -76,7 +76,8 @@ def native_way(level: Level, runtime: str, whole: str | None = None) -> tuple[di
     if whole == level.name:
         return {}, f"this machine, which is {level.name}"
     order = INSTRUCTION_SETS["x86_64"]
-    caps = cap_to(level.name, get(runtime).obeys)
+    engine = get(runtime)
+    caps = cap_to(level.name, (*engine.obeys, *engine.obeys_beside))
     if caps is None or whole not in order or order.index(whole) < order.index(level.name):
         return None
     return caps, f"this machine, held to {level.name} by {', '.join(f'{name}={value}' for name, value in caps.items())}"

@@ -60,7 +60,9 @@ class Runtime:
     missing: Callable[[], UserError] | None = None
     """What to say where it is not installed and no extra can install it."""
     obeys: tuple[str, ...] = ()
-    """Environment variables that hold it to a lower instruction set than the processor has: see `processor`."""
+    """Environment variables that hold its int8 to a lower instruction set than the processor has: see `processor`."""
+    obeys_beside: tuple[str, ...] = ()
+    """Those that hold only the rest of it: they are set to hold it back, and say nothing of what int8 uses."""
 
     @property
     def library(self) -> str:

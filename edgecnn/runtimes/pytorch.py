@@ -188,5 +188,6 @@ RUNTIME = Runtime(
     libraries=("torch",),
     extra="train",
     open=_Session,
-    obeys=("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
+    obeys=("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    obeys_beside=("ATEN_CPU_CAPABILITY",),
 )
