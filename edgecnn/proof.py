@@ -52,11 +52,6 @@ class Proof(Frozen):
         return self.outcome == "differs"
 
 
-def is_proven(artifact: Artifact) -> bool:
-    """Whether the bundle says that a variant decides well on the instruction set that its engine works with here."""
-    return runtimes.instruction_set(artifact.runtime) in artifact.proven_on
-
-
 def prove_here(
     folder: Path,
     bundle: Bundle,
