@@ -60,7 +60,7 @@ def decode(encoded: bytes, header: Header, factor: int, buffer: NDArray[np.uint8
     Raises BadImage where the decoder finds damage (instead of showing grey where the data end), NotTaken.
     """
     if header.components == 4:
-        _decoded(encoded, "CMYK", 1, 1, None)  # for the damage alone
+        _decoded(encoded, "CMYK", 1, 1, None, header)  # for the damage alone
         raise NotTaken
     height, width = -(-header.height // factor), -(-header.width // factor)
     pixels = _decoded(encoded, "GRAY" if header.components == 1 else "RGB", height, width, buffer, header)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 from numpy.typing import NDArray
 from PIL import Image
+
+from edgecnn.imaging.opened import opened
 
 ON_ITS_SIDE = (5, 6, 7, 8)
 """Tags whose height is the upright picture's width."""
@@ -20,7 +21,7 @@ _TAG = 0x0112
 def orientation(encoded: bytes) -> int:
     """Of the file's own tag, 1 (upright) to 8; 1 where it has none, or nothing readable. See `tag_of`."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with opened(encoded) as image:
             return tag_of(image)
     except Exception:  # whether the pixels can be read is for the decoder to say
         return 1

@@ -187,3 +187,5 @@ def _check_frame(frame: Pixels) -> None:
         raise UserError(
             f"frame: {frame.dtype} {frame.shape} is not uint8 (h, w, 3) RGB or (h, w) grey: convert it first"
         )
+    if 0 in frame.shape:
+        raise UserError(f"frame: {frame.shape} holds no pixels: give it what the camera took")

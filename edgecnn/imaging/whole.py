@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +11,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from edgecnn.errors import BadImage, first_line
+from edgecnn.imaging.opened import opened
 from edgecnn.imaging.orientation import load_and_tag, upright
 from edgecnn.imaging.pixels import MAX_PIXELS, DeepPixels, Pixels, check_size
+from edgecnn.imaging.png import check_chunks
 
 DEPTHS = (10, 12, 14, 16)
 """Bits of cameras that write files of 16."""
@@ -29,13 +29,21 @@ _BYTES_OF_16 = {
 _GREY_ALPHA = "LA;16B"
 """Of a PNG. Its four bytes a pixel are read as if they were RGBA: high and low byte of grey come first."""
 
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+"""A TIFF's tag. Pillow inverts such files of 8 bits, but not of 16."""
+
 
 def load(encoded: bytes) -> Pixels | DeepPixels:
-    """Any file to upright pixels of its own depth: uint8 or uint16, (h, w, 3) RGB or (h, w) grey. Raises BadImage."""
+    """Any file to upright pixels of its own depth: uint8 or uint16, (h, w, 3) RGB or (h, w) grey. Raises BadImage.
+
+    Of these formats only PNG has checksums: damage that leaves GIF, WebP, BMP, PPM or TIFF decodable goes unnoticed.
+    """
     if not encoded:
         raise BadImage("empty file (0 bytes)")
     try:
         with _opened(encoded) as image:
+            if image.format == "PNG":
+                check_chunks(encoded)
             names = _BYTES_OF_16.get(raw := _raw_mode(image))
             if names is not None:
                 return _deep_colour(encoded, names)
@@ -48,7 +56,7 @@ def load(encoded: bytes) -> Pixels | DeepPixels:
             turned: Pixels | DeepPixels = upright(_values(image), tag)
             return turned
     except UnidentifiedImageError:
-        raise BadImage("not an image in a format that is read here (JPEG, PNG, BMP, TIFF, WebP, …)") from None
+        raise BadImage("not an image in a format that is read here (JPEG, PNG, BMP, TIFF, WebP, GIF, PPM)") from None
     except Image.DecompressionBombError:
         raise BadImage(f"more than {MAX_PIXELS:,} pixels are refused") from None
     except BadImage:
@@ -82,29 +90,33 @@ def to_8_bits(values: Pixels | DeepPixels, bits: int | None) -> Pixels:
 
 @contextmanager
 def _opened(encoded: bytes) -> Iterator[Image.Image]:
-    with warnings.catch_warnings():
-        # There is one limit of size, ours: Pillow's own lies elsewhere.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(encoded)) as image:
-            check_size(image.height, image.width)
-            frames = getattr(image, "n_frames", 1)
-            # A phone's MPO is a JPEG with previews behind it.
-            if frames > 1 and image.format != "MPO":
-                raise BadImage(f"animated or multi-page image ({frames} frames): save the frame you mean")
-            yield image
+    with opened(encoded) as image:
+        check_size(image.height, image.width)
+        frames = getattr(image, "n_frames", 1)
+        # A phone's MPO is a JPEG with previews behind it.
+        if frames > 1 and image.format != "MPO":
+            raise BadImage(f"animated or multi-page image ({frames} frames): save the frame you mean")
+        yield image
 
 
 def _values(image: Image.Image) -> Pixels | DeepPixels:
     """Of a loaded image, as it lies in the file."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow's own conversion clips at 255. Mode I is what it opens some 16-bit files as.
-        values = np.asarray(image).astype(np.int64)
-        if values.max(initial=0) > 65535 or values.min(initial=0) < 0:
-            raise BadImage(f"values from {values.min()} to {values.max()}: save it with 8 or 16 bits, none below 0")
-        return values.astype(np.uint16)
+    if image.mode.startswith("I"):
+        return _deep_grey(image)
     if image.mode == "F":
         raise BadImage("floating-point pixels have no defined range: save it with 8 or 16 bits")
     return np.asarray(image if image.mode == "L" else image.convert("RGB"))
+
+
+def _deep_grey(image: Image.Image) -> DeepPixels:
+    tags: Any = getattr(image, "tag_v2", {})
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise BadImage("16-bit TIFF in which 0 is white: invert it, and save it so that 0 is black (MinIsBlack)")
+    # Pillow's own conversion clips at 255.
+    values = np.asarray(image)
+    if image.mode == "I" and (values.max(initial=0) > 65535 or values.min(initial=0) < 0):
+        raise BadImage(f"values from {values.min()} to {values.max()}: save it with 8 or 16 bits, none below 0")
+    return values.astype(np.uint16, copy=False)
 
 
 def _raw_mode(image: Image.Image) -> str:

@@ -6,11 +6,12 @@ import statistics
 from collections import Counter
 from typing import Literal
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from edgecnn.data import SPLITS, Dataset, calibration_items
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
+from edgecnn.imaging.opened import opened
 from edgecnn.plan.sample import Sample
 
 _HEADERS = 200
@@ -88,7 +89,7 @@ def _headers(data: Dataset) -> tuple[list[tuple[int, int]], bool]:
     grey = True
     for item in calibration_items(data, _HEADERS):
         try:
-            with Image.open(item.path) as image:
+            with opened(item.path) as image:
                 sizes.append(image.size)
                 grey = grey and image.mode in ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
         except (OSError, UnidentifiedImageError) as error:

@@ -189,3 +189,14 @@ def test_any_byte_of_the_header_may_be_wrong(at: int, value: int) -> None:
 def test_a_grey_file_is_prepared_as_its_frame() -> None:
     encoded = encode(picture(3, 24, 32)[:, :, 0], "JPEG", quality=90)
     assert np.array_equal(prepare(encoded, SPEC), prepare_frame(decode_whole(encoded), SPEC))
+
+
+def test_a_stray_byte_changes_no_pixel_of_four_inks() -> None:
+    stream = io.BytesIO()
+    Image.fromarray(picture(3, 96, 120)).convert("CMYK").save(stream, "JPEG", quality=92)
+    encoded = stream.getvalue()
+    for marker in (b"\xff\xda", b"\xff\xd9"):
+        at = encoded.rindex(marker)
+        stray = encoded[:at] + b"\x37" + encoded[at:]
+        assert np.array_equal(decode_whole(stray), decode_whole(encoded))
+        assert np.array_equal(prepare(stray, SPEC), prepare(encoded, SPEC))

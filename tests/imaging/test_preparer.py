@@ -167,3 +167,9 @@ def test_grey_gives_the_same_pixels_as_its_three_equal_channels(size: tuple[int,
     grey = picture(seed, *size)[:, :, 0]
     coloured = np.repeat(grey[:, :, None], 3, axis=2)
     assert np.array_equal(prepare_frame(grey, SPEC), prepare_frame(coloured, SPEC))
+
+
+@pytest.mark.parametrize("shape", [(0, 10, 3), (10, 0, 3), (0, 0), (0, 10)])
+def test_a_frame_without_pixels_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match="holds no pixels"):
+        prepare_frame(np.zeros(shape, np.uint8), Preprocess(height=8, width=8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
@@ -96,3 +97,30 @@ def encode_blank(mode: str, height: int, width: int, image_format: str) -> bytes
     stream = io.BytesIO()
     Image.new(mode, (width, height)).save(stream, image_format)
     return stream.getvalue()
+
+
+def test_grey_of_16_bits_is_not_widened_on_its_way() -> None:
+    encoded = png16(np.zeros((1000, 1000), np.uint16))
+    tracemalloc.start()
+    load(encoded)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 7e6, f"{peak / 1e6:.1f} bytes a pixel"
+
+
+@pytest.mark.parametrize("value", [-1, 65536])
+def test_values_beyond_16_bits_are_refused(value: int) -> None:
+    values = np.full((4, 5), 1000, np.int32)
+    assert np.array_equal(load(encode(values, "TIFF")), values)
+    values[2, 3] = value
+    with pytest.raises(BadImage, match=f"values from .*{value}.*save it with 8 or 16 bits"):
+        load(encode(values, "TIFF"))
+
+
+def test_16_bits_in_which_0_is_white_are_refused() -> None:
+    """Of 8 they are read: Pillow inverts them, when it writes them too."""
+    values = VALUES[:, :, 0]
+    eight = (values >> 8).astype(np.uint8)
+    assert np.array_equal(load(encode(eight, "TIFF", tiffinfo={262: 0})), eight)
+    with pytest.raises(BadImage, match="in which 0 is white: invert it"):
+        load(encode(values, "TIFF", tiffinfo={262: 0}))
