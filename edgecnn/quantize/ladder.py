@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -205,20 +206,26 @@ def climb(
     Taken is the first that is good: nothing that it costs on these images is beyond a limit (`edgecnn.judge`), and it
     is expected to disagree a quarter as often as the target wants at most (other images will be judged on). Else, when
     the rungs or the time end, the one with the highest expected agreement of those that are not shown to be beyond a
-    limit, if there are any. A rung that the engine refuses is passed over.
+    limit, if there are any. A rung that the engine refuses is passed over; once one is made, so is any that fails.
     """
     started, tried, refused = time.monotonic(), [], []
     made: list[tuple[Path, tuple[str, ...]]] = []
-    for index, rung in enumerate(rungs):
+    for index in itertools.count():
         began = time.monotonic()
         folder = work / f"rung-{index}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        rung = None
         try:
+            rung = next(rungs, None)
+            if rung is None:
+                break
             files = rung.make(folder)
             row = _judge(rung.name, folder / files[0], runtime, tuning, began)
-        except UserError as error:
-            refused.append(f"{rung.name}: {first_line(error)}")
+        except Exception as error:
+            if not made and (rung is None or not isinstance(error, UserError)):
+                raise
+            refused.append(f"{rung.name if rung else 'further rungs'}: {first_line(error)}")
             continue
         tried.append(row)
         made.append((folder, files))

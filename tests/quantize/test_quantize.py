@@ -232,6 +232,25 @@ def test_the_time_box_ends_the_climb(engine: TuningSet, tmp_path: Path) -> None:
     assert "not tried after 0 minutes" in notes["rungs_refused"][0]
 
 
+def test_a_rung_that_fails_leaves_those_made_before(engine: TuningSet, tmp_path: Path) -> None:
+    """Whether it is its file or the network that it starts from which cannot be made."""
+
+    def broken(folder: Path) -> tuple[str, ...]:
+        raise RuntimeError("the engine gave up")
+
+    def failing() -> Iterator[Rung]:
+        yield from rungs(0.5)
+        yield Rung("broken", broken)
+        yield from rungs(0.25)
+        raise MemoryError("no room to train")
+
+    notes = climb(failing(), "fake", engine, tmp_path, lambda text: None)[2]
+    assert notes["rung"] == "rung 0.25"
+    assert notes["rungs_refused"] == ["broken: the engine gave up", "further rungs: no room to train"]
+    with pytest.raises(RuntimeError, match="gave up"):
+        climb(iter([Rung("broken", broken)]), "fake", engine, tmp_path, lambda text: None)
+
+
 def test_no_rung_at_all_is_one_line(engine: TuningSet, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no rung could be written: rung None: slower than fp32 here"):
         climb(rungs(None), "fake", engine, tmp_path, lambda text: None)
