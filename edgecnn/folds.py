@@ -28,7 +28,7 @@ class PooledVariant(Frozen):
     folds: int
     """In which it was checked."""
     kept: int
-    """In which it passed."""
+    """In which it passed, by the test images too."""
     images: int
     parts: int
     top1: float
@@ -123,7 +123,7 @@ def _answers(fold: Dataset, folder: Path) -> Iterator[_Answers]:
         answered = decided.copy()
         for flip in variant.check.flips:
             answered[place[flip.image]] = bundle.classes.index(flip.variant)
-        kept = isinstance(variant, Artifact)
+        kept = isinstance(variant, Artifact) and variant.check.judged.acceptable
         yield _Answers(variant.variant, kept, answered, decided, reference.labels, parts, good)
 
 

@@ -53,10 +53,14 @@ def choose(folder: Path, rows: Sequence[Row]) -> Bundle:
 
 
 def remove_results(folder: Path) -> None:
-    """Forget the bundle and the runs of an earlier `edgecnn run`."""
+    """Forget the bundle, the runs and the folds of an earlier `edgecnn run`."""
     if (folder / "bundle" / "bundle.json").is_file():
         shutil.rmtree(folder / "bundle")
-    (folder / "bench.jsonl").unlink(missing_ok=True)
+    for name in ("bench.jsonl", "folds.json"):
+        (folder / name).unlink(missing_ok=True)
+    for fold in folder.glob("fold-*"):
+        if fold.name.removeprefix("fold-").isdigit() and (fold / "train").is_dir():
+            shutil.rmtree(fold)
 
 
 def with_choice(rows: Sequence[Row], bundle: Bundle) -> list[Row]:

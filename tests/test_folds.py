@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecnn.artifact import load_bundle
+from edgecnn.artifact import Judged, load_bundle, write_bundle
+from edgecnn.bench import rows
 from edgecnn.cli import main
 from edgecnn.data import Dataset, Item, load_folder, part_of
 from edgecnn.errors import UserError
@@ -97,6 +98,30 @@ def test_folds_that_are_done_are_not_done_again(
     assert json.loads(output.out)["pooled"]["images"] == 48
     assert {path: path.stat().st_mtime_ns for path in out.rglob("weights.safetensors")} == before
     assert len(before) == FOLDS
+
+
+def test_a_fold_that_test_images_veto_fails_the_run(
+    words: tuple[object, ...], out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever it is; and it is not among those that passed."""
+    first, place = out / "bundle", out / "fold-2" / "bundle"
+    before = {path: path.read_bytes() for path in (first / "bundle.json", place / "bundle.json", out / POOLED)}
+    for folder in (first, place):  # a network of one epoch is in doubt, which is not the matter here
+        write_bundle(folder, load_bundle(folder).model_copy(update={"doubts": ()}))
+    whole = load_bundle(place)
+    (artifact,) = whole.artifacts
+    judged = Judged(refused=("loses 9 points",), acceptable=False)
+    vetoed = artifact.model_copy(update={"check": artifact.check.model_copy(update={"judged": judged})})
+    monkeypatch.setattr(rows, "EXIT_CODES", {"PASS": 0, "FAIL": 0, "INCONCLUSIVE": 0})
+    try:
+        assert run(*words) == 0
+        write_bundle(place, whole.model_copy(update={"artifacts": (vetoed,)}))
+        assert run(*words) == 1
+        (row,) = Pooled.model_validate_json((out / POOLED).read_bytes()).variants
+        assert (row.kept, row.folds) == (FOLDS - 1, FOLDS)
+    finally:
+        for path, content in before.items():
+            path.write_bytes(content)
 
 
 def test_the_record_names_the_grouping(out: Path) -> None:

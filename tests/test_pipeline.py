@@ -194,6 +194,14 @@ def test_stored_rows_are_of_this_bundle_and_host_alone(tmp_path: Path, monkeypat
     assert stored(run) == []
 
 
+def test_no_fold_of_an_earlier_run_is_left(tmp_path: Path) -> None:
+    for name in ("fold-2/train", "fold-3/train", "fold-mine/train", "fold-4"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "folds.json").write_text("{}")
+    pipeline.remove_results(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fold-4", "fold-mine"]
+
+
 def test_a_damaged_bundle_is_refused(ran: Path, surfaces: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(ran, copy)

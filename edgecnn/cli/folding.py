@@ -14,23 +14,28 @@ if TYPE_CHECKING:
     from edgecnn.profiles import Target
 
 
-def over_folds(data: Path, folder: Path, count: int, target: Target, training: Mapping[str, Any]) -> Pooled:
-    """Train, export and verify every fold, the first one in `folder` itself; folds that are done are not done again."""
-    from edgecnn.cli.show import say
+def over_folds(
+    data: Path, folder: Path, count: int, target: Target, training: Mapping[str, Any]
+) -> tuple[Pooled, bool]:
+    """Train, export and verify every fold, the first one in `folder` itself; folds that are done are not done again.
+
+    Also whether every fold's bundle is complete.
+    """
+    from edgecnn.cli.show import is_complete, say
     from edgecnn.documents import write_atomically
     from edgecnn.export import export
     from edgecnn.folds import POOLED, datasets, pool
 
-    done = []
+    done, complete = [], True
     for number, fold in enumerate(datasets(read_for_training(data, training), count, training["seed"]), 1):
         say(f"fold {number} of {count}: {len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test images")
         place = folder if number == 1 else folder / f"fold-{number}"
         fine_tune_on(fold, place / "train", training)
-        export(place / "train", target, place / "bundle", data, say)
+        complete &= is_complete(export(place / "train", target, place / "bundle", data, say))
         done.append((fold, place / "bundle"))
     pooled = pool(done)
     write_atomically(folder / POOLED, pooled.model_dump_json(indent=1) + "\n")
-    return pooled
+    return pooled, complete
 
 
 def show_pooled(pooled: Pooled) -> None:

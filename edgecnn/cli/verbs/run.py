@@ -49,7 +49,7 @@ def run(
     if budget:
         profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
     folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
-    pooled = over_folds(data, folder, folds, profile, training) if folds else None
+    pooled, complete = over_folds(data, folder, folds, profile, training) if folds else (None, True)
     if pooled is None:
         fine_tune_from(data, folder / "train", training)
         if training["restart"]:
@@ -77,7 +77,7 @@ def run(
         if pooled:
             show_pooled(pooled)
         print(f"bundle: {folder / 'bundle'}\nreport: {page}")
-    raise typer.Exit(verdict.exit_code if is_complete(bundle) else 1)
+    raise typer.Exit(verdict.exit_code if complete and is_complete(bundle) else 1)
 
 
 VERB = Verb(
