@@ -21,8 +21,6 @@ from edgecnn.errors import UserError
 
 TABLE = ".csv"
 _SHOWN = 3
-_KINDS = 0.1
-"""Share of a set in one kind of picture from which looks are not trusted to tell every part."""
 
 
 @dataclass(frozen=True)

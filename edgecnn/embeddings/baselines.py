@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +11,7 @@ from edgecnn.artifact import Interval
 from edgecnn.data import fold_numbers
 from edgecnn.documents import Frozen
 from edgecnn.embeddings.features import Embedded, Shown, labels_of, places_in
-from edgecnn.errors import MissingExtra
+from edgecnn.installed import need
 from edgecnn.intervals import clopper_pearson
 
 _NEIGHBOURS = (1, 3, 5, 11)
@@ -113,5 +112,4 @@ def _judged(name: str, setting: str, decided: NDArray[np.int64], labels: NDArray
 
 def need_sklearn() -> None:
     """Raises MissingExtra where scikit-learn is not installed."""
-    if importlib.util.find_spec("sklearn") is None:
-        raise MissingExtra("scikit-learn", "train")
+    need("train", "scikit-learn")

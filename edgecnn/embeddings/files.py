@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import zipfile
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from edgecnn.documents import write_atomically
 from edgecnn.embeddings.features import Embedded, Features
-from edgecnn.errors import MissingExtra, UserError, first_line, must_be_file
+from edgecnn.errors import UserError, first_line, must_be_file
+from edgecnn.installed import need
 
 ENDINGS = (".npz", ".parquet")
 _COLUMNS = ("path", "label", "split", "sha256")
@@ -77,5 +77,4 @@ def _write_parquet(stream: io.BytesIO, columns: dict[str, list[str]], embedded: 
 
 def need_pyarrow() -> None:
     """Raises MissingExtra where pyarrow is not installed."""
-    if importlib.util.find_spec("pyarrow") is None:
-        raise MissingExtra("pyarrow", "train")
+    need("train", "pyarrow")

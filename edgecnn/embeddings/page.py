@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ from PIL import Image
 from edgecnn.documents import write_atomically
 from edgecnn.embeddings.features import Embedded
 from edgecnn.embeddings.suspects import Duplicate, Mislabelled
-from edgecnn.errors import MissingExtra
 from edgecnn.imaging import decode_whole
+from edgecnn.installed import need
 
 MOST = 60
 """Of each kind."""
@@ -49,8 +48,7 @@ def write_page(path: Path, embedded: Embedded, twins: Sequence[Duplicate], wrong
 
 def need_jinja2() -> None:
     """Raises MissingExtra where jinja2 is not installed."""
-    if importlib.util.find_spec("jinja2") is None:
-        raise MissingExtra("jinja2", "report")
+    need("report", "jinja2")
 
 
 def _thumbnail(path: Path, bits: int | None) -> str:

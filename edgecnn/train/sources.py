@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgecnn.artifact import Preprocess
-from edgecnn.data import Item, split_hash
+from edgecnn.data import Item
 from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Images, Preparer
@@ -57,7 +57,8 @@ def prepared(items: Sequence[Item], preprocess: Preprocess, cache: Path, progres
     """uint8 (n, h, w, 3): every image through the one preprocessing, kept in a file that is complete or not there."""
     if not items:
         return np.empty((0, preprocess.height, preprocess.width, 3), np.uint8)
-    key = sha256_of(f"{split_hash(items)} {preprocess.model_dump_json(exclude={'mean', 'std'})}".encode())
+    order = " ".join(item.sha256 for item in items)  # a file of the same images in another order is another file
+    key = sha256_of(f"{order} {preprocess.model_dump_json(exclude={'mean', 'std'})}".encode())
     path = cache / f"{key}.npy"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)

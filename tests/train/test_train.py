@@ -17,6 +17,7 @@ import torch
 
 import edgecnn.train.loop
 import edgecnn.train.task
+from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import read_checkpoint
 from edgecnn.data import Dataset, Item, load_folder, split_hashes
 from edgecnn.documents import sha256_of
@@ -163,6 +164,15 @@ def test_a_run_killed_between_weights_and_description_is_finished(
 
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_prepared_pixels_are_those_of_the_images_in_their_order(data: Dataset, tmp_path: Path) -> None:
+    spec = Preprocess(width=8, height=8)
+    there, back = (
+        np.array(prepared(items, spec, tmp_path, Recorder())) for items in (data.train[:4], data.train[:4][::-1])
+    )
+    assert not np.array_equal(there[0], there[-1])
+    np.testing.assert_array_equal(there, back[::-1])
 
 
 def test_a_finished_run_is_recognised(data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
