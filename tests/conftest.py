@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from edgecnn.artifact import Provenance
@@ -24,7 +25,12 @@ LOUD = (
 """Warnings that a library gives at another's doing, in whatever test comes after it in this process."""
 
 
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if "CI" not in os.environ:  # hypothesis has a profile of its own for CI: not timed either, and the same examples
+        settings.load_profile("untimed")
     for one in LOUD:
         config.addinivalue_line("filterwarnings", one)
 
