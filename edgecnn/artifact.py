@@ -106,8 +106,7 @@ class Judged(Frozen):
     too_few: tuple[str, ...] = ()
     """What so few images cannot show."""
     images_to_show: int | None = None
-    """So many in all, answered as these, would show that the loss is within the limit; None where it is shown, or no
-    number would."""
+    """So many answered as these would show the loss within the limit; None where it is shown, or none would."""
     acceptable: bool = True
     """To the target: nothing is refused, and where it asks for that, the loss is shown within its limit."""
 
