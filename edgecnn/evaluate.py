@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Check, Flip, Interval, Judged, Precision
+from edgecnn.artifact import Check, Interval, Judged, Precision
 from edgecnn.executed import Executed
 from edgecnn.intervals import difference_by_part, mcnemar, share_by_part
-from edgecnn.judge import Distance, Labels, Yardstick, judge, measure
+from edgecnn.judge import Distance, Labels, Yardstick, flips_of, judge, measure
 from edgecnn.judge.costs import Part
 
 MAX_CONFUSION = 50
@@ -62,15 +62,7 @@ def check_of(found: Distance, judged: Judged, images: Sequence[str], yardstick: 
         false_alarms=false_alarms(found.decided, labels, good),
         reference_missed_defects=missed_defects(found.expected, labels, good),
         reference_false_alarms=false_alarms(found.expected, labels, good),
-        flips=tuple(
-            Flip(
-                image=images[i],
-                label=classes[labels[i]],
-                reference=classes[found.expected[i]],
-                variant=classes[found.decided[i]],
-            )
-            for i in np.flatnonzero(found.flipped).tolist()
-        ),
+        flips=flips_of(found, images, [classes[label] for label in labels.tolist()], classes),
         judged=judged,
     )
 

@@ -28,6 +28,7 @@ from edgecnn.quantize.ladder import TuningSet
 if TYPE_CHECKING:
     from torch.nn import Module
 
+    from edgecnn.models import Deployed
     from edgecnn.quantize.candidates import Networks
 
 _BATCH = 32
@@ -118,7 +119,7 @@ def prepare_job(
     )
 
 
-def _judging(deployed: Module, checkpoint: Checkpoint, data: Dataset, calibration: Sequence[Item]) -> Judging:
+def _judging(deployed: Deployed, checkpoint: Checkpoint, data: Dataset, calibration: Sequence[Item]) -> Judging:
     """Validation images. Without any (weights taken as they are) train images, which validate nothing."""
     calibrating = set(calibration)
     others = tuple(item for item in data.train if item not in calibrating)
@@ -183,12 +184,5 @@ def _refuse_one_class(calibration: Sequence[Item], data: Dataset) -> None:
         )
 
 
-def _eager(deployed: Module, images: Images) -> NDArray[np.float32]:
-    import torch
-
-    with torch.inference_mode():
-        batches = [
-            deployed(torch.from_numpy(images[start : start + _BATCH])).numpy()
-            for start in range(0, len(images), _BATCH)
-        ]
-    return np.concatenate(batches)
+def _eager(deployed: Deployed, images: Images) -> NDArray[np.float32]:
+    return np.concatenate([deployed.answers(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])

@@ -18,7 +18,7 @@ import numpy as np
 from edgecnn.artifact import Interval, Judged, Precision, Shown
 from edgecnn.executed import Executed
 from edgecnn.judge.costs import NAMED, SHARES, WRONG, Part, costs_of
-from edgecnn.judge.distance import Answers, Distance, Labels, Mask, measure, scale_of, unlike
+from edgecnn.judge.distance import Answers, Distance, Labels, Mask, flips_of, measure, scale_of, unlike
 from edgecnn.judge.elsewhere import FEWEST_IMAGES, Elsewhere, judge_elsewhere, newly_flipped, verdict
 from edgecnn.judge.yardstick import Yardstick, yardstick_for, yardstick_of
 from edgecnn.require import unmet
@@ -33,6 +33,7 @@ __all__ = [
     "Labels",
     "Mask",
     "Yardstick",
+    "flips_of",
     "judge",
     "judge_elsewhere",
     "measure",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
@@ -9,7 +10,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Precision
+from edgecnn.artifact import Flip, Precision
 
 Answers: TypeAlias = NDArray[np.floating]
 """(n, classes), logits or probabilities."""
@@ -106,6 +107,19 @@ def measure(
         max_error=_finite(np.abs(error).max()),
         mean_error=_finite(np.abs(error).mean()),
         rms_error=_finite(np.sqrt((error**2).mean())),
+    )
+
+
+def flips_of(found: Distance, images: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> tuple[Flip, ...]:
+    """The images that are decided otherwise, by name; `images`, `labels`: of each image."""
+    return tuple(
+        Flip(
+            image=images[i],
+            label=labels[i],
+            reference=classes[found.expected[i]],
+            variant=classes[found.decided[i]],
+        )
+        for i in np.flatnonzero(found.flipped).tolist()
     )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from edgecnn.artifact import Flip, Precision
 from edgecnn.documents import Frozen
-from edgecnn.judge import Distance, Elsewhere, Mask, Yardstick, judge_elsewhere
+from edgecnn.judge import Distance, Elsewhere, Mask, Yardstick, flips_of, judge_elsewhere
 
 EMULATED = "emulated: numerics only, no times"
 HELD_BACK = "numerics only, no times"
@@ -69,15 +68,7 @@ def difference(found: Distance, names: Sequence[str], labels: Sequence[str], cla
         max_error=found.max_error,
         mean_error=found.mean_error,
         bit_equal=found.bit_equal,
-        flips=tuple(
-            Flip(
-                image=names[i],
-                label=labels[i],
-                reference=classes[found.expected[i]],
-                variant=classes[found.decided[i]],
-            )
-            for i in np.flatnonzero(found.flipped).tolist()
-        ),
+        flips=flips_of(found, names, labels, classes),
     )
 
 
