@@ -34,8 +34,8 @@ class Preprocess(Frozen):
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """RGB, of pixels scaled to 0..1; applied inside the graph."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
-    bits: int | None = Field(default=None, ge=9, le=16)
-    """How many bits of a file of 16 bits a channel count (a camera's 10, 12 or 14, or all), found over the data set.
+    bits: int | None = Field(default=None, ge=8, le=16)
+    """How many bits of a file of 16 bits a channel count (a camera's 8, 10, 12 or 14, or all), found over the data set.
 
     None: the data set held no such file. Files of 8 bits are taken as they are."""
     resize: Literal["bilinear-antialias/2"] = "bilinear-antialias/2"

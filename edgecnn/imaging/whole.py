@@ -16,8 +16,8 @@ from edgecnn.imaging.orientation import load_and_tag, upright
 from edgecnn.imaging.pixels import MAX_PIXELS, DeepPixels, Pixels, check_size
 from edgecnn.imaging.png import check_chunks
 
-DEPTHS = (10, 12, 14, 16)
-"""Bits of cameras that write files of 16."""
+DEPTHS = (8, 10, 12, 14, 16)
+"""Bits of cameras and programs that write files of 16."""
 _LEAST_16_BIT_PEAK = 4096
 _NATIVE, _SWAPPED = ("L", "B") if sys.byteorder == "little" else ("B", "L")
 _BYTES_OF_16 = {
@@ -80,7 +80,7 @@ def to_8_bits(values: Pixels | DeepPixels, bits: int | None) -> Pixels:
     peak = int(values.max(initial=0))
     if bits is None and 0 < peak < _LEAST_16_BIT_PEAK:
         raise BadImage(
-            f"16-bit image with values up to {peak}: a camera's 10 or 12 bits? how many count is found over the images "
+            f"16-bit image with values up to {peak}: a camera's 8 to 12 bits? how many count is found over the images "
             "that are trained on, and they held none of 16 bits: scale it to the full 16, or train with such images"
         )
     if bits is not None and peak >> bits:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecnn.artifact import Preprocess
 from edgecnn.data import load_folder, load_split, save_split
 from edgecnn.data.depth import find_depth
 from edgecnn.errors import UserError
@@ -14,7 +15,7 @@ from edgecnn.imaging import prepare_frame
 from edgecnn.parity import prepare_files
 from edgecnn.train import fine_tune
 from tests.conftest import encode, picture
-from tests.imaging.files import png16
+from tests.imaging.files import png16, tiff16
 from tests.training import Recorder, options
 
 
@@ -25,7 +26,15 @@ def test_a_set_without_16_bits_decides_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("peaks", "bits"),
-    [([900, 1023], 10), ([700, 1024, 3000], 12), ([4096, 16383], 14), ([16384], 16), ([65535, 5000], 16)],
+    [
+        ([3, 255], 8),
+        ([256, 255, 255], 10),
+        ([900, 1023], 10),
+        ([700, 1024, 3000], 12),
+        ([4096, 16383], 14),
+        ([16384], 16),
+        ([65535, 5000], 16),
+    ],
 )
 def test_the_brightest_image_decides(peaks: list[int], bits: int) -> None:
     found = find_depth({f"{number}.png": peak for number, peak in enumerate(peaks)})
@@ -78,6 +87,29 @@ def test_a_mixed_folder_is_refused_or_left_out_by_name(tmp_path: Path) -> None:
     data = load_folder(tmp_path / "parts", skip_unreadable=True)
     assert data.bits == 16
     assert {problem.name for problem in data.problems} == {"crack/10-50.png", "good/10-50.png"}
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_eight_bits_in_files_of_16_are_the_same_pixels(tmp_path: Path, suffix: str) -> None:
+    """As the same values saved with 8 bits, dark ones too; a 16-bit file of fewer bits than others stays refused."""
+    write = {"png": png16, "tiff": tiff16}[suffix]
+    spec = Preprocess(height=32, width=32)
+    pictures = [picture(seed, 24, 32) // (1 + 50 * (seed == 3)) for seed in range(18)]
+    for kind, one in (("deep", lambda pixels: write(pixels.astype(np.uint16))), ("plain", encode)):
+        for seed, pixels in enumerate(pictures):
+            path = tmp_path / kind / ("crack", "good")[seed % 2] / f"{seed}.{suffix if kind == 'deep' else 'png'}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(one(pixels))
+    data, plain = load_folder(tmp_path / "deep"), load_folder(tmp_path / "plain")
+    assert (data.bits, plain.bits) == (8, None)
+    assert any("16 bits a channel, of which the lower 8 count (values up to 2" in line for line in data.remarks)
+    items = [item.path for item in (*data.train, *data.val, *data.test)]
+    same = [tmp_path / "plain" / path.parent.name / f"{path.stem}.png" for path in items]
+    deep = spec.model_copy(update={"bits": data.bits})
+    assert np.array_equal(prepare_files(items, deep), prepare_files(same, spec))
+    write_deep(tmp_path / "deep", 16)
+    with pytest.raises(UserError, match=r"16-bit image with values up to \d+ among others of 16 bits"):
+        load_folder(tmp_path / "deep")
 
 
 def test_files_of_8_bits_decide_nothing(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_every_bit_is_read(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FILES)
-@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_as_many_bits_count_as_were_decided(kind: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
     values = VALUES >> (16 - bits)
     monkeypatch.setattr(f"{__name__}.VALUES", values)
