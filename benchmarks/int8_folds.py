@@ -5,17 +5,16 @@
     python benchmarks/int8_folds.py --table        # the stored rows, pooled over the folds, as Markdown
 
 SHARED holds data/ and weights/ (not part of this project). Fine-tunes one network a fold (stratified, parts whole:
-magnetic tiles by their names, else what looks alike), exports each fold's checkpoint for the target, and appends one
-line per fold and variant, with the flipped test images, to benchmarks/results/int8_folds.jsonl. Finished work in WORK
-is reused.
+magnetic tiles by their names, else what looks alike), exports each fold's checkpoint for the target, and appends to
+benchmarks/results/int8_folds.jsonl one line per fold and variant, with the flipped test images, and, of all folds
+together, one line per variant, as `edgecnn run --folds` pools them: intervals by part. Finished work in WORK is reused.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,7 @@ from edgecnn.bench.host import fingerprint
 from edgecnn.checkpoint import read_checkpoint
 from edgecnn.data import Dataset, load_folder
 from edgecnn.export import export as export_bundle
-from edgecnn.folds import datasets
-from edgecnn.intervals import clopper_pearson, mcnemar, paired_difference
+from edgecnn.folds import datasets, pool
 from edgecnn.profiles import load_target
 from edgecnn.train import TrainOptions, fine_tune
 
@@ -45,6 +43,8 @@ MODELS = {
     "efficientnet_b0": ("timm:efficientnet_b0", None),
 }
 """Those without a file are trained from random weights: none are at hand."""
+ABOUT = ("data", "model", "recipe", "size", "target", "date", "host")
+"""Of a row: the same for all folds."""
 RECIPES = {"defect_magnetic_tile": "last", "defect_neu_det": "head"}
 
 
@@ -115,50 +115,43 @@ def _rows(bundle: Bundle) -> Iterable[dict[str, Any]]:
         }
 
 
+def pooled(
+    shared: Path, work: Path, set_name: str, model: str, target: str, bundles: Mapping[int, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """One row a variant: its answers over all folds."""
+    parts = folds(shared, set_name, work)
+    found = pool([(parts[fold], work / f"{set_name}-{model}-{fold}" / Path(target).stem) for fold in sorted(bundles)])
+    about = next(iter(bundles.values()))
+    for variant in found.variants:
+        yield {**about, "fold": None, "parts": found.parts, **variant.model_dump(mode="json")}
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Markdown: each variant pooled over its folds, the latest row of each."""
-    latest = {(row["data"], row["model"], row["variant"], row["fold"]): row for row in rows}
-    pooled: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for (data, model, variant, _), row in latest.items():
-        pooled[data, model, variant].append(row)
-    head = ("data", "network", "variant", "images (folds)", "fp32, %", "top-1, % [95 %]", "loss, points [95 %]")
-    head += ("McNemar", "agreement", "missed (fp32)", "false alarms (fp32)", "max logit error", "left out")
+    latest = {(row["data"], row["model"], row["variant"]): row for row in rows if row["fold"] is None}
+    head = ("data", "network", "variant", "images (parts)", "fp32, %", "top-1, % [95 %]", "loss, points [95 %]")
+    head += ("agreement, %", "missed (fp32)", "false alarms (fp32)", "kept")
     lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    lines += ["| " + " | ".join((*key, *_pooled_cells(found))) + " |" for key, found in sorted(pooled.items())]
+    lines += ["| " + " | ".join((*key, *_cells(row))) + " |" for key, row in sorted(latest.items())]
     return "\n".join(lines)
 
 
-def _pooled_cells(rows: list[dict[str, Any]]) -> list[str]:
-    checked = [row for row in rows if row.get("images")]
-    if not checked:
-        return [*["–"] * 9, str(rows[0]["reason"])]
-    n = sum(row["images"] for row in checked)
-    right = sum(round(row["top1"] * row["images"]) for row in checked)
-    reference = sum(round(row["reference_top1"] * row["images"]) for row in checked)
-    flips = [flip for row in checked for flip in row["flips"]]
-    lost = sum(flip["reference"] == flip["label"] for flip in flips)
-    gained = sum(flip["variant"] == flip["label"] for flip in flips)
-    low, high = (100 * bound for bound in paired_difference(lost, gained, n))
-    top = [100 * bound for bound in clopper_pearson(right, n)]
-    out = sum(not row["kept"] for row in rows)
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    top, loss, same = row["top1_interval"], row["loss_interval"], row["agreement_interval"]
     return [
-        f"{n} ({len(checked)})",
-        f"{100 * reference / n:.2f}",
-        f"{100 * right / n:.2f} [{top[0]:.1f}, {top[1]:.1f}]",
-        f"{100 * (reference - right) / n:+.2f} [{low:+.2f}, {high:+.2f}]",
-        f"{mcnemar(lost, gained):.2f}",
-        f"{100 * (1 - len(flips) / n):.2f} %",
-        _against(checked, "missed_defects"),
-        _against(checked, "false_alarms"),
-        f"{max(row['max_logit_error'] for row in checked):.1e}",
-        f"{out} of {len(rows)}" if out else "–",
+        f"{row['images']:,} ({row['parts']:,})",
+        f"{100 * row['reference_top1']:.2f}",
+        f"{100 * row['top1']:.2f} [{100 * top['low']:.1f}, {100 * top['high']:.1f}]",
+        f"{row['loss_points']:+.2f} [{loss['low']:+.2f}, {loss['high']:+.2f}]",
+        f"{100 * row['agreement']:.2f} [{100 * same['low']:.1f}, {100 * same['high']:.1f}]",
+        _against(row, "missed_defects"),
+        _against(row, "false_alarms"),
+        f"{row['kept']} of {row['folds']}",
     ]
 
 
-def _against(rows: list[dict[str, Any]], key: str) -> str:
-    if rows[0][key] is None:
-        return "–"
-    return f"{sum(row[key] for row in rows)} ({sum(row[f'reference_{key}'] for row in rows)})"
+def _against(row: Mapping[str, Any], key: str) -> str:
+    return "–" if row[key] is None else f"{row[key]} ({row[f'reference_{key}']})"
 
 
 def main() -> None:
@@ -173,12 +166,21 @@ def main() -> None:
             if arguments.step == "train":
                 train(arguments.shared, arguments.work, set_name, model, arguments.size, only, arguments.recipe)
                 continue
+            bundles: dict[int, dict[str, Any]] = {}
             for row in export(arguments.work, set_name, model, arguments.target, only):
-                shown = ("data", "model", "fold", "variant", "rung", "loss_points", "agreement", "reason")
-                print(*(row.get(key) for key in shown), flush=True)
-                RESULTS.parent.mkdir(parents=True, exist_ok=True)
-                with RESULTS.open("a") as stream:
-                    stream.write(json.dumps(row) + "\n")
+                bundles[row["fold"]] = {key: row[key] for key in ABOUT}
+                _append(row)
+            if len(bundles) == FOLDS:
+                for row in pooled(arguments.shared, arguments.work, set_name, model, arguments.target, bundles):
+                    _append(row)
+
+
+def _append(row: Mapping[str, Any]) -> None:
+    shown = ("data", "model", "fold", "variant", "rung", "loss_points", "agreement", "reason")
+    print(*(row.get(key) for key in shown), flush=True)
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    with RESULTS.open("a") as stream:
+        stream.write(json.dumps(row) + "\n")
 
 
 def _arguments() -> argparse.Namespace:
