@@ -42,7 +42,7 @@ def show_pooled(pooled: Pooled) -> None:
     """A line a variant, and what the figures are of."""
     from rich.table import Table
 
-    from edgecnn.cli.show import console
+    from edgecnn.cli.show import console, show_table
 
     table = Table("variant", "passed", "top-1, %", "fp32, %", "loss, points", "agreement, %", "missed", "false alarms")
     for row in pooled.variants:
@@ -63,7 +63,7 @@ def show_pooled(pooled: Pooled) -> None:
         f"{pooled.folds} folds: each of {pooled.images} images of {pooled.parts} parts tested once; 95 % intervals by "
         "part; of this way to train and export, of which the bundle is one network"
     )
-    output.print(table)
+    show_table(table)
 
 
 def _with(value: float, interval: Interval, scale: float, form: str = ".1f") -> str:

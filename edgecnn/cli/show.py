@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from edgecnn.artifact import Artifact, Bundle, Check, Doubt
+from edgecnn.cli.narrow import fitted
 from edgecnn.parity import Verified
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ OUTCOME_STYLES = {
     "SKIPPED": "dim",
     "REFUSED": "bold red",
 }
-_NARROWEST = 150
+_NARROWEST = 160
 """Columns where stdout is not a terminal: tables in logs are not folded to 80."""
 
 
@@ -35,6 +36,12 @@ def console(stderr: bool = False) -> Console:
     """stdout, or stderr."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
     return Console(width=None if terminal else _NARROWEST, highlight=False, stderr=stderr)
+
+
+def show_table(table: RenderableType, name: int = 0, stderr: bool = False) -> None:
+    """Printed, in parts where the terminal is too narrow; the column `name` opens each."""
+    output = console(stderr)
+    output.print(fitted(table, output, name) if isinstance(table, Table) else table)
 
 
 def say(text: str) -> None:
@@ -100,7 +107,7 @@ def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
     if as_json:
         print(bundle.model_dump_json(indent=1))
         return
-    console().print(variants(bundle))
+    show_table(variants(bundle))
     for remark in remarks(bundle):
         print(remark)
     warn(bundle.doubts)
@@ -116,7 +123,7 @@ def show_rows(rows: Sequence[Row]) -> None:
     cells = table(rows)
     output = console()
     output.print("latency from encoded bytes to decision, ms (bound: 99 % confidence, of the budget's percentile)")
-    output.print(latencies(cells))
+    show_table(latencies(cells))
     for row in cells:
         if row["reason"] and row["verdict"] != "PASS":
             output.print(f"{row['variant']}: {row['reason']}")

@@ -121,7 +121,7 @@ def read_for_training(data: Path, training: Mapping[str, Any]) -> Dataset:
 
 def fine_tune_on(dataset: Dataset, out: Path, training: Mapping[str, Any]) -> Checkpoint:
     """Train on images that were read, as the command line says."""
-    from edgecnn.cli.show import console, progress_bar, say, tried, warn
+    from edgecnn.cli.show import progress_bar, say, show_table, tried, warn
     from edgecnn.train import fine_tune, read_evidence
 
     options = _options_of(training)
@@ -133,7 +133,7 @@ def fine_tune_on(dataset: Dataset, out: Path, training: Mapping[str, Any]) -> Ch
     warn(checkpoint.doubts)
     evidence: Evidence | None = read_evidence(out)
     if evidence:
-        console(stderr=True).print(tried(evidence))
+        show_table(tried(evidence), stderr=True)
     return checkpoint
 
 

@@ -18,14 +18,14 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """What this machine has, what is missing for which verb, and the command to get it."""
-    from edgecnn.cli.show import console, findings
+    from edgecnn.cli.show import findings, show_table
     from edgecnn.doctor import examine, lines
 
     diagnosis = examine(in_order(), bundle=bundle)
     if as_json:
         print(diagnosis.model_dump_json(indent=1))
     else:
-        console().print(findings(lines(diagnosis)))
+        show_table(findings(lines(diagnosis)))
     raise typer.Exit(diagnosis.exit_code)
 
 

@@ -91,7 +91,7 @@ VERB = Verb(
 def _show(findings: Findings) -> None:
     from rich.table import Table
 
-    from edgecnn.cli.show import console
+    from edgecnn.cli.show import console, show_table
 
     output = console()
     output.print(
@@ -104,7 +104,7 @@ def _show(findings: Findings) -> None:
             low, high = 100 * row.interval.low, 100 * row.interval.high
             top1 = f"{100 * row.top1:.1f} [{low:.1f}, {high:.1f}]"
             table.add_row(row.name, row.setting, str(row.test_images), top1, f"{100 * row.balanced:.1f}")
-        output.print(table)
+        show_table(table)
     _show_duplicates(findings, output)
     wrong = findings.mislabelled
     output.print(f"labels that the features contradict: {len(wrong)}{' (look before you relabel)' if wrong else ''}")

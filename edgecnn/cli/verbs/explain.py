@@ -59,7 +59,7 @@ VERB = Verb(
 def _list(as_json: bool) -> None:
     from rich.table import Table
 
-    from edgecnn.cli.show import console
+    from edgecnn.cli.show import show_table
     from edgecnn.explain import BLOCKS
 
     if as_json:
@@ -68,17 +68,17 @@ def _list(as_json: bool) -> None:
     table = Table("block", "what it is", "weights")
     for name, block in BLOCKS.items():
         table.add_row(name, block.summary, block.formula)
-    console().print(table)
+    show_table(table)
 
 
 def _show(explained: Explained) -> None:
-    from edgecnn.cli.show import console
+    from edgecnn.cli.show import console, show_table
     from edgecnn.explain import CAUTION, COUNTED
 
     output = console()
     output.print(f"{explained.name}: {explained.block.summary}")
     output.print(f"weights: {explained.block.formula}")
-    output.print(_layers(explained))
+    show_table(_layers(explained))
     if explained.measured is not None:
         output.print(f"Built: {explained.measured.params:,} parameters with biases and normalisation.")
     output.print(COUNTED)

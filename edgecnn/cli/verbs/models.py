@@ -27,13 +27,13 @@ def models(
     Any other timm or torchvision classification network can be named with --model too.
     """
     from edgecnn.catalogue import parse_macs, read_catalogue, select
-    from edgecnn.cli.show import console
+    from edgecnn.cli.show import show_table
 
     found = select(read_catalogue(), family, parse_macs(max_macs) if max_macs else None)
     if as_json:
         print(json.dumps([entry.model_dump(mode="json") for entry in found], indent=1))
         return
-    console().print(_listed(found))
+    show_table(_listed(found), name=1)
     for line in _footnotes(found):
         print(line)
 

@@ -113,18 +113,20 @@ VERB = Verb(
 
 def show(found: Plan, output: Console, command: str) -> None:
     """Print a plan for people, and the command that goes on from it."""
+    from edgecnn.cli.show import show_table
+
     output.print("[bold]labels[/]")
-    output.print(_classes(found))
-    output.print(_facts(_about(found)))
+    show_table(_classes(found))
+    show_table(_facts(_about(found)))
     output.print(f"\n[bold]freeze map[/] of {_plain(found.model)} at {found.size} px, peak learning rates")
-    output.print(_freeze_map(found))
+    show_table(_freeze_map(found))
     cost = found.cost
     threads = f"{cost.threads} thread{'s' * (cost.threads > 1)}"
     output.print(f"\n[bold]cost[/] on this machine ({cost.device}, {threads}), estimated")
-    output.print(_cost(found))
-    output.print(_facts(_about_cost(found)))
+    show_table(_cost(found))
+    show_table(_facts(_about_cost(found)))
     output.print("\n[bold]recommendation[/]")
-    output.print(_facts(_recommended(found)))
+    show_table(_facts(_recommended(found)))
     output.print("\n[bold]next[/]")
     output.print(command, markup=False, soft_wrap=True)
 

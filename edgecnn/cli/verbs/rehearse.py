@@ -46,7 +46,7 @@ def rehearse(
     a board fetches about 120 MB, for an x86-64 processor 63 MB unless every engine can be held to it on this machine
     (Debian, Ubuntu or their like; no root needed).
     """
-    from edgecnn.cli.show import console, say
+    from edgecnn.cli.show import say, show_table
     from edgecnn.documents import write_atomically
     from edgecnn.rehearse import record as write_proofs
     from edgecnn.rehearse import rehearse as run
@@ -59,7 +59,7 @@ def rehearse(
     if as_json:
         print(text)
     else:
-        console().print(_table(found))
+        show_table(_table(found))
         for line in _remarks(found):
             print(line)
         if record:

@@ -76,7 +76,7 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
     from edgecnn.artifact import load_bundle
     from edgecnn.blame.tables import explanation_shown
     from edgecnn.blame.variants import explain as bisect
-    from edgecnn.cli.show import console, say, verified, warn
+    from edgecnn.cli.show import say, show_table, verified, warn
     from edgecnn.parity import verify as check
 
     rows = check(bundle, data, variants, say)
@@ -86,7 +86,7 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
         whole = {"variants": listed, "explained": explanation.model_dump(mode="json")} if explanation else listed
         print(json.dumps(whole, indent=1))
     else:
-        console().print(verified(rows))
+        show_table(verified(rows))
         for row in rows:
             if row.reason:
                 print(f"{row.variant}: {row.reason}")
@@ -94,7 +94,7 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
                 print(f"{row.variant}: {row.proof.text}")
         if explanation is not None:
             for part in explanation_shown(explanation):
-                console().print(part)
+                show_table(part)
     in_doubt = load_bundle(bundle).doubts
     warn(in_doubt)
     if in_doubt or any(row.passed is False for row in rows):
@@ -114,7 +114,7 @@ def _foreign(
     from edgecnn.blame.description import no_description
     from edgecnn.blame.foreign import diagnose
     from edgecnn.blame.tables import foreign_shown
-    from edgecnn.cli.show import console, say
+    from edgecnn.cli.show import say, show_table
 
     if preprocess is None:
         raise no_description(model)
@@ -123,5 +123,5 @@ def _foreign(
         print(found.model_dump_json(indent=1))
     else:
         for part in foreign_shown(found):
-            console().print(part)
+            show_table(part)
     raise typer.Exit(0 if found.matches else 1)
