@@ -5,58 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Artifact, Grouping, Interval, LeftOut, load_bundle
+from edgecnn.artifact import Artifact, Interval, LeftOut, Precision, load_bundle
 from edgecnn.data import SPLITS, Dataset, folds, part_of
-from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.evaluate import false_alarms, missed_defects
 from edgecnn.intervals import difference_by_part, share_by_part
+from edgecnn.judge import Distance, Yardstick, judge, yardstick_of
 from edgecnn.parity import REFERENCE_FILE, load_reference
+from edgecnn.pooled import Pooled, PooledVariant
 
-POOLED = "folds.json"
-"""In the run's folder."""
-
-
-class PooledVariant(Frozen):
-    """A variant's answers over the test images of all folds in which it was checked."""
-
-    variant: str
-    folds: int
-    """In which it was checked."""
-    kept: int
-    """In which it passed, by the test images too."""
-    images: int
-    parts: int
-    top1: float
-    top1_interval: Interval
-    """95 %, as all here: images of one part count as far as they say something of their own."""
-    reference_top1: float
-    loss_points: float
-    loss_interval: Interval
-    agreement: float
-    agreement_interval: Interval
-    defects: int | None
-    """Test images of defects; None where no class is the good one."""
-    missed_defects: int | None
-    missed_interval: Interval | None
-    """Of the share of defects."""
-    reference_missed_defects: int | None
-    false_alarms: int | None
-    reference_false_alarms: int | None
-
-
-class Pooled(Frozen):
-    """What all folds say together: of the way to train and export, not of one network."""
-
-    folds: int
-    images: int
-    parts: int
-    grouping: Grouping | None
-    variants: tuple[PooledVariant, ...]
+_PRECISIONS: dict[str, Precision] = {name: name for name in get_args(Precision)}
+"""How the names of variants end."""
+_INFINITE = float(np.finfo(np.float64).max)
+"""The logit error of answers that are no numbers: see `Check.max_logit_error`."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +30,10 @@ class _Answers:
     """A variant's decisions in one fold."""
 
     variant: str
+    precision: Precision
     kept: bool
+    max_error: float
+    """Of the logits, in units of their scale."""
     decided: NDArray[np.int64]
     reference: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -100,12 +69,14 @@ def pool(bundles: Sequence[tuple[Dataset, Path]]) -> Pooled:
         for one in _answers(fold, folder):
             answers.setdefault(one.variant, []).append(one)
     tested = [item for fold, _ in bundles for item in fold.test]
+    yardstick = yardstick_of(load_bundle(bundles[0][1]))
     return Pooled(
         folds=len(bundles),
         images=len(tested),
         parts=len({part_of(item) for item in tested}),
         grouping=bundles[0][0].grouping,
-        variants=tuple(_pooled(found) for found in answers.values()),
+        loss_limit=yardstick.loss_limit,
+        variants=tuple(_pooled(found, yardstick) for found in answers.values()),
     )
 
 
@@ -123,16 +94,44 @@ def _answers(fold: Dataset, folder: Path) -> Iterator[_Answers]:
         answered = decided.copy()
         for flip in variant.check.flips:
             answered[place[flip.image]] = bundle.classes.index(flip.variant)
-        kept = isinstance(variant, Artifact) and variant.check.judged.acceptable
-        yield _Answers(variant.variant, kept, answered, decided, reference.labels, parts, good)
+        yield _Answers(
+            variant=variant.variant,
+            precision=_PRECISIONS[variant.variant.rpartition("-")[2]],
+            kept=isinstance(variant, Artifact) and variant.check.judged.acceptable,
+            max_error=variant.check.max_logit_error,
+            decided=answered,
+            reference=decided,
+            labels=reference.labels,
+            parts=parts,
+            good=good,
+        )
 
 
-def _pooled(found: Sequence[_Answers]) -> PooledVariant:
+def _distance(found: Sequence[_Answers]) -> Distance:
+    """Of the answers of all folds; a part is in one fold, and its images are one piece of evidence."""
+    parts = [part for one in found for part in one.parts]
+    groups = np.unique(parts, return_inverse=True)[1].astype(np.int64)
     decided, reference, labels = (
         np.concatenate([getattr(one, name) for one in found]) for name in ("decided", "reference", "labels")
     )
-    parts = [part for one in found for part in one.parts]
-    right, before, same = decided == labels, reference == labels, decided == reference
+    max_error = max(one.max_error for one in found)
+    return Distance(
+        decided=decided,
+        expected=reference,
+        labels=labels,
+        groups=groups if len(set(parts)) < len(parts) else None,
+        finite=max_error < _INFINITE,
+        bit_equal=max_error == 0,
+        max_error=max_error,
+        mean_error=max_error,  # bundles keep the largest alone
+        rms_error=max_error,
+    )
+
+
+def _pooled(found: Sequence[_Answers], yardstick: Yardstick) -> PooledVariant:
+    distance, parts = _distance(found), [part for one in found for part in one.parts]
+    decided, reference, labels = distance.decided, distance.expected, distance.known
+    right, before, same = distance.right, distance.expected_right, ~distance.flipped
     loss = difference_by_part(before.tolist(), right.tolist(), parts)
     good = found[0].good
     defect = labels != good
@@ -149,6 +148,7 @@ def _pooled(found: Sequence[_Answers]) -> PooledVariant:
         reference_top1=float(before.mean()),
         loss_points=100 * float(before.mean() - right.mean()),
         loss_interval=Interval.of((100 * loss[0], 100 * loss[1])),
+        judged=judge(distance, yardstick, found[0].precision),
         agreement=float(same.mean()),
         agreement_interval=Interval.of(share_by_part(same.tolist(), parts)),
         defects=int(defect.sum()) if known else None,

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgecnn.artifact import Judged, load_bundle, write_bundle
+from edgecnn.artifact import Flip, Judged, load_bundle, write_bundle
 from edgecnn.bench import rows
 from edgecnn.cli import main
 from edgecnn.data import Dataset, Item, load_folder, part_of
 from edgecnn.errors import UserError
-from edgecnn.folds import POOLED, Pooled, datasets
+from edgecnn.folds import datasets, pool
 from edgecnn.intervals import clopper_pearson, difference_by_part, paired_difference, share_by_part
 from edgecnn.parity import REFERENCE_FILE, load_reference
+from edgecnn.pooled import POOLED, Pooled
 from tests.data.test_parts import write_parts
 
 FOLDS = 2
@@ -86,6 +88,56 @@ def test_the_pooled_figures_are_those_of_the_bundles(out: Path) -> None:
     assert row.missed_defects == sum(check.missed_defects or 0 for check in checks)
     assert row.false_alarms == sum(check.false_alarms or 0 for check in checks)
     assert row.loss_interval.low <= row.loss_points <= row.loss_interval.high
+    assert (row.judged.shown, row.judged.independent) == ("shown within", 24)
+
+
+def test_a_person_finds_them_in_the_report(out: Path) -> None:
+    for name in ("report.html", "report.md"):
+        page = (out / name).read_text()
+        assert "All folds together" in page
+        assert "each of 48 images of 24 parts tested once" in page
+        assert f"{FOLDS} of {FOLDS} folds" in page
+
+
+@pytest.mark.parametrize(
+    ("limit", "wrong", "shown"),
+    [(50.0, 0, "shown within"), (1.0, 0, "not shown"), (1.0, 6, "shown beyond")],
+)
+def test_all_folds_together_are_judged_by_part(
+    parts: Path, out: Path, tmp_path: Path, limit: float, wrong: int, shown: str
+) -> None:
+    """An int8 variant that decides `wrong` images of each fold, which fp32 gets right, otherwise."""
+    data, done = load_folder(parts, group=r"p\d+"), []
+    for number, (fold, folder) in enumerate(
+        zip(datasets(data, FOLDS, 0), (out / "bundle", out / "fold-2" / "bundle"), strict=True)
+    ):
+        place = shutil.copytree(folder, tmp_path / str(number))
+        bundle, reference = load_bundle(place), load_reference(place / REFERENCE_FILE)
+        right = np.flatnonzero(reference.logits.argmax(1) == reference.labels)[:wrong]
+        assert len(right) == wrong
+        said = [(reference.names[i], bundle.classes[reference.labels[i]]) for i in right]
+        other = dict(zip(bundle.classes, reversed(bundle.classes), strict=True))
+        flips = tuple(Flip(image=name, label=one, reference=one, variant=other[one]) for name, one in said)
+        (artifact,) = bundle.artifacts
+        check = artifact.check.model_copy(update={"flips": flips})
+        int8 = artifact.model_copy(update={"variant": "onnx-int8", "precision": "int8", "check": check})
+        write_bundle(place, bundle.model_copy(update={"artifacts": (int8,), "accuracy_loss_limit": limit}))
+        done.append((fold, place))
+    pooled = pool(done)
+    (row,) = pooled.variants
+    assert (row.judged.shown, row.judged.independent, pooled.loss_limit) == (shown, 24, limit)
+    assert row.judged.acceptable == (shown != "shown beyond")
+    assert row.loss_points == pytest.approx(100 * FOLDS * wrong / 48)
+
+
+def test_given_splits_are_said_not_to_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, split in enumerate(("train", "test")):
+        write_parts(tmp_path / split, "crack", range(10 * number, 10 * number + 10), 1)
+        write_parts(tmp_path / split, "good", range(100 + 10 * number, 110 + 10 * number), 1)
+    assert run(tmp_path, *WORDS, "--out", tmp_path / "out", "--folds", 40) == 2
+    said = capsys.readouterr().err
+    assert "the splits that the folders give (test/, train/) are not used" in said
+    assert "crack/ has 20 parts" in said
 
 
 def test_folds_that_are_done_are_not_done_again(
@@ -121,6 +173,36 @@ def test_a_fold_that_test_images_veto_fails_the_run(
         assert (row.kept, row.folds) == (FOLDS - 1, FOLDS)
     finally:
         for path, content in before.items():
+            path.write_bytes(content)
+
+
+def test_what_all_folds_refuse_fails_the_run(
+    words: tuple[object, ...], out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said in the table's lines, in JSON and above the report's verdict, though every bundle passes by itself."""
+    first, place = out / "bundle", out / "fold-2" / "bundle"
+    pages = (out / "report.html", out / "report.md")
+    kept = {path: path.read_bytes() for path in (first / "bundle.json", place / "bundle.json", out / POOLED, *pages)}
+    for folder in (first, place):
+        write_bundle(folder, load_bundle(folder).model_copy(update={"doubts": ()}))
+    whole = load_bundle(place)
+    (artifact,) = whole.artifacts
+    check = artifact.check.model_copy(update={"max_logit_error": 0.5})
+    monkeypatch.setattr(rows, "EXIT_CODES", {"PASS": 0, "FAIL": 0, "INCONCLUSIVE": 0})
+    try:
+        write_bundle(place, whole.model_copy(update={"artifacts": (artifact.model_copy(update={"check": check}),)}))
+        capsys.readouterr()
+        assert run(*words) == 1
+        line = "onnx-fp32: NOT WITHIN THE TARGET OVER ALL FOLDS: logits differ from the trained network's by 5.0e-01"
+        assert line in capsys.readouterr().out
+        for page in pages:
+            assert "NOT WITHIN THE TARGET OVER ALL FOLDS" in page.read_text()
+        assert run(*words, "--json") == 1
+        told = json.loads(capsys.readouterr().out)["pooled"]
+        assert list(told["refused"]) == ["onnx-fp32"]
+        assert told["variants"][0]["judged"]["shown"] == "shown beyond"
+    finally:
+        for path, content in kept.items():
             path.write_bytes(content)
 
 

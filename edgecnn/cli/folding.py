@@ -10,7 +10,7 @@ from edgecnn.cli.training import fine_tune_on, read_for_training
 
 if TYPE_CHECKING:
     from edgecnn.artifact import Interval
-    from edgecnn.folds import Pooled
+    from edgecnn.pooled import Pooled
     from edgecnn.profiles import Target
 
 
@@ -24,10 +24,12 @@ def over_folds(
     from edgecnn.cli.show import is_complete, say
     from edgecnn.documents import write_atomically
     from edgecnn.export import export
-    from edgecnn.folds import POOLED, datasets, pool
+    from edgecnn.folds import datasets, pool
+    from edgecnn.pooled import POOLED
 
     done, complete = [], True
-    for number, fold in enumerate(datasets(read_for_training(data, training), count, training["seed"]), 1):
+    every = read_for_training(data, training, given_splits=False)
+    for number, fold in enumerate(datasets(every, count, training["seed"]), 1):
         say(f"fold {number} of {count}: {len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test images")
         place = folder if number == 1 else folder / f"fold-{number}"
         fine_tune_on(fold, place / "train", training)
@@ -39,12 +41,14 @@ def over_folds(
 
 
 def show_pooled(pooled: Pooled) -> None:
-    """A line a variant, and what the figures are of."""
+    """A line a variant, what the figures are of, and what they show against the target's limit."""
     from rich.table import Table
 
-    from edgecnn.cli.show import console, show_table
+    from edgecnn.cli.show import console, judged_words, loss_shown, show_table
 
-    table = Table("variant", "passed", "top-1, %", "fp32, %", "loss, points", "agreement, %", "missed", "false alarms")
+    table = Table("variant", "passed", "top-1, %", "fp32, %", "loss, points", "loss shown")
+    for title in ("agreement, %", "missed", "false alarms"):
+        table.add_column(title)
     for row in pooled.variants:
         table.add_row(
             row.variant,
@@ -52,6 +56,7 @@ def show_pooled(pooled: Pooled) -> None:
             _with(100 * row.top1, row.top1_interval, 100),
             f"{100 * row.reference_top1:.1f}",
             _with(row.loss_points, row.loss_interval, 1, "+.1f"),
+            loss_shown(row.judged),
             _with(100 * row.agreement, row.agreement_interval, 100),
             "–"
             if row.missed_defects is None
@@ -59,11 +64,11 @@ def show_pooled(pooled: Pooled) -> None:
             "–" if row.false_alarms is None else f"{row.false_alarms}, fp32 {row.reference_false_alarms}",
         )
     output = console()
-    output.print(
-        f"{pooled.folds} folds: each of {pooled.images} images of {pooled.parts} parts tested once; 95 % intervals by "
-        "part; of this way to train and export, of which the bundle is one network"
-    )
+    output.print(pooled.words)
     show_table(table)
+    for row in pooled.variants:
+        for line in judged_words(row.judged, "OVER ALL FOLDS"):
+            output.print(f"{row.variant}: {line}", markup=False, soft_wrap=True)
 
 
 def _with(value: float, interval: Interval, scale: float, form: str = ".1f") -> str:

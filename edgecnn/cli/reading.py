@@ -23,7 +23,7 @@ READING: dict[str, tuple[Any, Any]] = {
 """Option to type and default. `seed` counts here too."""
 
 
-def read_labelled(data: Path, seed: int, reading: Mapping[str, Any], bar: Bar) -> Dataset:
+def read_labelled(data: Path, seed: int, reading: Mapping[str, Any], bar: Bar, given_splits: bool = True) -> Dataset:
     """The images with their splits; what was left out, and what there is to say of their parts, on stderr."""
     from edgecnn.cli.show import say
     from edgecnn.data import load_folder
@@ -31,7 +31,7 @@ def read_labelled(data: Path, seed: int, reading: Mapping[str, Any], bar: Bar) -
     options = {**reading, "looks": looks_of(reading["group"], reading["no_group"])}
     options.pop("no_group")
     bar.start(1, f"reading {data}")
-    dataset = load_folder(data, progress=bar.count, seed=seed, **options)
+    dataset = load_folder(data, progress=bar.count, seed=seed, given_splits=given_splits, **options)
     for problem in dataset.problems:
         say(f"left out: {problem.name}: {problem.reason}")
     for remark in dataset.remarks:

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from edgecnn.artifact import Artifact, Bundle, Check, Doubt
+from edgecnn.artifact import Artifact, Bundle, Check, Doubt, Judged
 from edgecnn.cli.narrow import fitted
 from edgecnn.parity import Verified
 
@@ -228,12 +228,18 @@ def remarks(bundle: Bundle) -> list[str]:
 
 def judged_lines(artifact: Artifact) -> list[str]:
     """What its test images, and those that selected it, show and do not show."""
-    judged, selection = artifact.check.judged, artifact.selection
-    lines = [f"NOT WITHIN THE TARGET ON TEST IMAGES, never chosen: {judged.reason}"] if not judged.acceptable else []
-    lines += [text for text in (*judged.doubts, *judged.too_few) if judged.acceptable]
+    selection = artifact.selection
+    lines = judged_words(artifact.check.judged, "ON TEST IMAGES, never chosen")
     if selection is not None and not selection.validated:
         lines.append(f"not validated: no validation images, kept by {selection.images} {selection.on}")
     return lines
+
+
+def judged_words(judged: Judged, where: str) -> list[str]:
+    """Why it is not acceptable, else what may be chance and what so few images do not show."""
+    if judged.acceptable:
+        return [*judged.doubts, *judged.too_few]
+    return [f"NOT WITHIN THE TARGET {where}: {judged.reason}"]
 
 
 def rung_line(row: Mapping[str, Any]) -> str:
@@ -264,15 +270,14 @@ def _check_cells(check: Check | None) -> tuple[str, ...]:
         f"{check.agreement:.1%}",
         f"{100 * check.top1:.1f} [{100 * check.top1_interval.low:.1f}, {100 * check.top1_interval.high:.1f}]",
         f"{check.loss_points:+.1f} [{check.loss_interval.low:+.1f}, {check.loss_interval.high:+.1f}]",
-        _shown(check),
+        loss_shown(check.judged),
         _against(check.missed_defects, check.reference_missed_defects),
         _against(check.false_alarms, check.reference_false_alarms),
     )
 
 
-def _shown(check: Check) -> str:
+def loss_shown(judged: Judged) -> str:
     """In how far the loss is shown to be within the limit, and how many images would show it."""
-    judged = check.judged
     if judged.shown == "shown within":
         return "[green]within[/]"
     if judged.shown == "shown beyond":

@@ -110,13 +110,14 @@ def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkp
     return fine_tune_on(read_for_training(data, training), out, training)
 
 
-def read_for_training(data: Path, training: Mapping[str, Any]) -> Dataset:
-    """The images, read as the command line says."""
+def read_for_training(data: Path, training: Mapping[str, Any], given_splits: bool = True) -> Dataset:
+    """The images, read as the command line says; `given_splits`: as of `load_folder`."""
     from edgecnn.cli.show import progress_bar
 
     _options_of(training)  # a mistake in them is told before anything long begins
     with progress_bar() as bar:
-        return read_labelled(data, training["seed"], {name: training[name] for name in READING}, bar)
+        reading = {name: training[name] for name in READING}
+        return read_labelled(data, training["seed"], reading, bar, given_splits)
 
 
 def fine_tune_on(dataset: Dataset, out: Path, training: Mapping[str, Any]) -> Checkpoint:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +42,7 @@ def load_folder(
     min_per_class: int = MIN_PER_CLASS,
     group: str | None = None,
     looks: bool = True,
+    given_splits: bool = True,
     progress: ImagesRead | None = None,
 ) -> Dataset:
     """Read `root/<class>/*`, split by content hash, or `root/{train,val,test}/<class>/*` as it was split.
@@ -49,7 +50,8 @@ def load_folder(
     Every file is hashed and decoded once; hidden files and folders are passed over. Images of one part stay in one
     split, whatever their labels: `group` names the parts (a regular expression over file names, or a .csv table
     file,group); without it images that look alike are a part, unless `looks` is off; equal bytes always are. Where the
-    folders give the splits, parts in several of them are counted and told in `remarks`. Equal bytes under two classes
+    folders give the splits, parts in several of them are counted and told in `remarks`; without `given_splits` they are
+    not used, which `remarks` says. Equal bytes under two classes
     are left out. `good` names the class without defects (else guessed from the usual names; "none" for none).
     Raises UserError: no such folder or classes, a class missing from a split, a class with fewer than `min_per_class`
     images, a `group` that does not fit, unreadable images (unless `skip_unreadable`: then they are in `problems`).
@@ -65,7 +67,9 @@ def load_folder(
     found, conflicts = _without_conflicts(found, classes)
     items = with_parts([item for _, item in found], pictures, root, rule)
     found = [(split, item) for (split, _), item in zip(found, items, strict=True)]
-    splits, moved = _assign(found, folders, seed)
+    given = given_splits and "" not in folders
+    splits, moved = _assign(found, folders if given else {"": root}, seed)
+    unused = () if given or "" in folders else (_unused(folders),)
     data = Dataset(
         root=root,
         classes=classes,
@@ -75,15 +79,20 @@ def load_folder(
         test=splits["test"],
         problems=(*problems, *conflicts, *moved),
         bits=depth.bits,
-        remarks=(depth.remark,) if depth.remark else (),
+        remarks=((depth.remark,) if depth.remark else ()) + unused,
     )
     _refuse_small_classes(data, min_per_class)
     kept = [item for name in SPLITS for item in data.split(name)]
     return replace(
         data,
         grouping=grouping_of(kept, rule, len(straddling_parts(data))),
-        remarks=(*data.remarks, *remarks_on(data, rule, given="" not in folders)),
+        remarks=(*data.remarks, *remarks_on(data, rule, given)),
     )
+
+
+def _unused(folders: Mapping[str, Path]) -> str:
+    names = ", ".join(f"{path.name}/" for path in folders.values())
+    return f"the splits that the folders give ({names}) are not used: all their images are split anew, parts kept whole"
 
 
 def _split_folders(root: Path) -> dict[str, Path]:

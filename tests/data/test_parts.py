@@ -186,6 +186,12 @@ def test_given_splits_are_kept_and_straddling_parts_are_said(tmp_path: Path) -> 
         assert data.grouping.straddling == 2
         assert "WARNING: 2 parts" in data.remarks[-1]
         assert "train/crack/p003_shot0.png and test/crack/p003_shot1.png" in data.remarks[-1]
+        anew = load_folder(tmp_path, group=rule, given_splits=False)
+        assert anew.grouping is not None
+        assert (straddling(anew), anew.grouping.straddling) == (0, 0)
+        assert sum(len(anew.split(name)) for name in SPLITS) == 62
+        assert "the splits that the folders give (test/, train/, val/) are not used" in anew.remarks[0]
+        assert not any("WARNING" in remark for remark in anew.remarks)
 
 
 def test_validation_is_carved_from_train_by_part(tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 from edgecnn import __version__
 from edgecnn.bench.report import charts, findings, tables
 from edgecnn.bench.report.flips import galleries
+from edgecnn.bench.report.folds import pooled_notes, pooled_table
 from edgecnn.bench.report.material import Material, gather
 from edgecnn.bench.report.training import Training, evidence_table, read_training
 from edgecnn.bench.report.wording import moment, proportion
 from edgecnn.documents import write_atomically
 from edgecnn.errors import MissingExtra, UserError
+from edgecnn.pooled import Pooled
 from edgecnn.profiles import Budget
 from edgecnn.progress import Progress
 
@@ -31,13 +33,14 @@ def write_report(
     budget: Budget | None = None,
     run: Path | None = None,
     say: Progress = lambda text: None,
+    pooled: Pooled | None = None,
 ) -> tuple[Path, Path]:
     """Write report.md and report.html into the folder `out`; returns their paths in this order.
 
     `runs`: what `edgecnn bench` wrote, files or folders of them; the latest run of each variant counts. `data`: the
     image folder, for pictures of flipped images (golden images otherwise). `budget`: the bundle's where None.
     `run`: the folder that was trained in, for its curves and the recipes that were compared. `say` is told of lines of
-    `runs` that were skipped.
+    `runs` that were skipped. `pooled`: what the folds say together of which the bundle is the first.
     The HTML loads nothing and runs no script. Raises MissingExtra without jinja2 and matplotlib; UserError: not a whole
     bundle, no runs of it, runs of several hosts, no such data folder, `out` inside the bundle.
     """
@@ -49,14 +52,14 @@ def write_report(
     if out.resolve().is_relative_to(bundle_folder.resolve()):
         raise UserError(f"{out}: lies inside the bundle, whose files are listed by hash: choose a folder outside of it")
     material = gather(bundle_folder, runs, budget, say)
-    content = _content(material, data, read_training(run) if run else None)
+    content = _content(material, data, read_training(run) if run else None, pooled)
     paths = out / "report.md", out / "report.html"
     for path in paths:
         write_atomically(path, _render(f"page{path.suffix}.jinja", content))
     return paths
 
 
-def _content(material: Material, data: Path | None, training: Training | None) -> dict[str, Any]:
+def _content(material: Material, data: Path | None, training: Training | None, pooled: Pooled | None) -> dict[str, Any]:
     """What both templates show."""
     bundle, subject = material.bundle, material.subject
     provenance = bundle.provenance
@@ -70,6 +73,10 @@ def _content(material: Material, data: Path | None, training: Training | None) -
         "network": findings.network_line(material),
         "variants": tables.variants_table(material),
         "table_notes": findings.table_notes(material),
+        "alarms": findings.alarms(material, pooled),
+        "pooled": pooled,
+        "pooled_table": pooled_table(pooled) if pooled else None,
+        "pooled_notes": pooled_notes(pooled) if pooled else (),
         "left_out": tables.left_out_table(bundle),
         "charts": {**_charts(material), "training": charts.training_curves(training)},
         "evidence": evidence_table(training) if training else None,

@@ -10,6 +10,7 @@ from edgecnn.bench.report.material import Material, Variant, host_words
 from edgecnn.bench.report.wording import counted, millions, milliseconds, moment, percent, proportion
 from edgecnn.bench.stats import Outcome
 from edgecnn.numbers import plain
+from edgecnn.pooled import Pooled, refused
 from edgecnn.profiles import Budget
 
 SYMBOLS: dict[Outcome, str] = {"PASS": "✓", "FAIL": "✗", "INCONCLUSIVE": "?"}
@@ -48,6 +49,15 @@ def headline(material: Material) -> Headline:
         f"{accuracy}; eager fp32 {percent(check.reference_top1)})."
     )
     return Headline(outcome, SYMBOLS[outcome], sentence, verdict.reason, _why(material), tuple(_beware(subject)))
+
+
+def alarms(material: Material, pooled: Pooled | None = None) -> list[str]:
+    """What stands above the verdict: the network is in doubt, or all folds together refuse a variant."""
+    bundle = material.bundle
+    found = [f"the network does not fit what is assumed of it: {doubt.words}" for doubt in bundle.doubts]
+    if pooled is not None:
+        found += [f"{variant}: {reason}" for variant, reason in refused(pooled, bundle).items()]
+    return found
 
 
 def network_line(material: Material) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from edgecnn.artifact import Artifact, Bundle, Check
+from edgecnn.artifact import Artifact, Bundle, Check, Judged
 from edgecnn.bench import Run, Summary
 from edgecnn.bench.host import State, steal_share
 from edgecnn.bench.measure import STAGES
@@ -180,16 +180,16 @@ def _columns(material: Material) -> list[_Column]:
         ("accuracy", "top-1", checked(_top1_stacked)),
         ("accuracy", "loss, points", checked(_loss)),
         ("accuracy", "McNemar p", checked(lambda check: Cell(probability(check.mcnemar_p)))),
-        ("accuracy", "loss shown", checked(_shown)),
+        ("accuracy", "loss shown", checked(lambda check: loss_shown(check.judged))),
         (
             "errors (fp32)",
             "missed",
-            checked(lambda check: Cell(*_errors(check.missed_defects, check.reference_missed_defects))),
+            checked(lambda check: Cell(*errors(check.missed_defects, check.reference_missed_defects))),
         ),
         (
             "errors (fp32)",
             "false",
-            checked(lambda check: Cell(*_errors(check.false_alarms, check.reference_false_alarms))),
+            checked(lambda check: Cell(*errors(check.false_alarms, check.reference_false_alarms))),
         ),
         ("", "verdict", _verdict),
     ]
@@ -230,14 +230,14 @@ def _loss(check: Check) -> Cell:
     return Cell(points(check.loss_points), f"[{low}, {high}]")
 
 
-def _shown(check: Check) -> Cell:
+def loss_shown(judged: Judged) -> Cell:
     """In how far the loss is shown to be within the limit, and how many images would show it."""
-    judged = check.judged
     images = f"n ≈ {judged.images_to_show:,}" if judged.images_to_show else ""
     return Cell({"shown within": "within", "shown beyond": "BEYOND"}.get(judged.shown, "no"), images)
 
 
-def _errors(variant: int | None, reference: int | None) -> tuple[str, str]:
+def errors(variant: int | None, reference: int | None) -> tuple[str, str]:
+    """Images that a variant got wrong in one way, and in brackets how many eager fp32 did."""
     return (UNKNOWN, "") if variant is None else (str(variant), "" if reference is None else f"({reference})")
 
 
@@ -259,18 +259,18 @@ def _small(value: float) -> str:
 
 
 def _confusions(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> Table:
-    errors = [
+    wrong = [
         (count, label, decision)
         for label, counts in enumerate(confusion)
         for decision, count in enumerate(counts)
         if label != decision and count
     ]
-    shown = sorted(errors, key=lambda error: -error[0])[:_MOST_CONFUSIONS]
+    shown = sorted(wrong, key=lambda error: -error[0])[:_MOST_CONFUSIONS]
     rows = [
         _texts(classes[label], classes[decision], f"{count} of {sum(confusion[label])}")
         for count, label, decision in shown
     ]
-    rest = sum(count for count, _, _ in errors) - sum(count for count, _, _ in shown)
+    rest = sum(count for count, _, _ in wrong) - sum(count for count, _, _ in shown)
     if rest:
         rows.append(_texts("…", "…", f"{rest} more errors"))
     return Table(("label", "decision", "images"), tuple(rows))

@@ -36,13 +36,15 @@ def run(
     """Fine-tune, export, verify, bench, choose, report. Stages that are done are not done again.
 
     With --folds the first fold is fine-tuned, exported and benched as a run without it is; the others stand beside it
-    in fold-2/, …, and folds.json holds what all say together, of the way of training rather than of one network.
+    in fold-2/, …, and folds.json holds what all say together, of the way of training rather than of one network. Splits
+    that the folder gives are not used. Exit code 1 where all folds together refuse a variant that the bundle keeps.
     """
     from edgecnn.bench import overall
     from edgecnn.bench.report import write_report
     from edgecnn.cli.show import is_complete, say, show_bundle, show_rows
     from edgecnn.export import export as make_bundle
     from edgecnn.pipeline import bench_once, choose, remove_results, with_choice
+    from edgecnn.pooled import refused
     from edgecnn.profiles import load_target, parse_budget
 
     profile = load_target(target)
@@ -59,17 +61,19 @@ def run(
     bundle = choose(folder / "bundle", rows)
     rows = with_choice(rows, bundle)
     try:
-        page = str(write_report(folder / "bundle", folder / "bench.jsonl", folder, data, run=folder / "train")[1])
+        run_folder = folder / "train"
+        pages = write_report(folder / "bundle", folder / "bench.jsonl", folder, data, run=run_folder, pooled=pooled)
+        page = str(pages[1])
     except MissingExtra as error:
         page = f"not written, {error}"
-    verdict = overall(rows)
+    verdict, beyond = overall(rows), refused(pooled, bundle) if pooled else {}
     if as_json:
         paths = {"bundle": str(folder / "bundle"), "report": page, "runs": str(folder / "bench.jsonl")}
         left_out = [left.model_dump(mode="json") for left in bundle.left_out]
         choice = bundle.choice.model_dump() if bundle.choice else None
         summary = {**verdict.model_dump(mode="json"), "choice": choice, "left_out": left_out, **paths}
         if pooled:
-            summary["pooled"] = pooled.model_dump(mode="json")
+            summary["pooled"] = {**pooled.model_dump(mode="json"), "refused": beyond}
         print(json.dumps(summary, indent=1))
     else:
         show_bundle(bundle, folder / "bundle", as_json=False)
@@ -77,7 +81,7 @@ def run(
         if pooled:
             show_pooled(pooled)
         print(f"bundle: {folder / 'bundle'}\nreport: {page}")
-    raise typer.Exit(verdict.exit_code if complete and is_complete(bundle) else 1)
+    raise typer.Exit(verdict.exit_code if complete and is_complete(bundle) and not beyond else 1)
 
 
 VERB = Verb(
