@@ -302,3 +302,20 @@ def test_an_unmet_requirement_fails_an_inconclusive_bench(
     monkeypatch.setattr(package, "bench", lambda *given, **options: [row])
     assert call(monkeypatch, "bench", bundle_folder) == 3
     assert call(monkeypatch, "bench", bundle_folder, "--require", "int8>=99%") == 1
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_network_in_doubt_is_warned_of(
+    change_bundle: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+) -> None:
+    folder = change_bundle(doubts=(Doubt(stage="colour order", words="BGR is right 40 points more often"),))
+    monkeypatch.setattr(package, "bench", lambda *given, **options: [])
+    assert call(monkeypatch, "bench", folder, *words) != 0
+    said = capsys.readouterr().err
+    assert said.count("WARNING: the network does not fit what is assumed of it: BGR is right 40 points more often") == 1
+    change_bundle(doubts=())
+    call(monkeypatch, "bench", folder, *words)
+    assert "WARNING" not in capsys.readouterr().err

@@ -19,6 +19,7 @@ from edgecnn.artifact import (
     Bundle,
     Choice,
     Cost,
+    Doubt,
     FrameCheck,
     Golden,
     LeftOut,
@@ -258,6 +259,20 @@ def test_both_pages_have_every_variant_and_section(case: Path) -> None:
             assert text in page
         for text in ("59/60", "Beware", "not shown to be within", "does not show", "d" * 64, "2.14.1"):
             assert text in page
+
+
+def test_doubts_stand_above_the_verdict(tmp_path: Path, make_run: Callable[..., Run]) -> None:
+    doubt = Doubt(stage="colour order", words="BGR is right 40 points more often")
+    case = write_case(tmp_path, make_run, doubts=(doubt,))
+    for page, verdict in zip(_report(case), ("Decided by", '<section class="verdict'), strict=True):
+        warned = page.index("the network does not fit what is assumed of it: BGR is right 40 points more often")
+        assert "WARNING" in page[:warned]
+        assert warned < page.index(verdict)
+
+
+def test_without_doubts_nothing_is_warned_of(case: Path) -> None:
+    for page in _report(case):
+        assert "WARNING" not in page
 
 
 def test_a_budget_that_is_missed_says_so_in_words(case: Path) -> None:

@@ -30,10 +30,11 @@ def bench(
     Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE: of the bundle's chosen variant, else of the best that may be deployed; 1
     where none may be. 1 too where an int8 variant does not run what --require asks for.
     """
+    from edgecnn.artifact import load_bundle
     from edgecnn.bench import as_json as rows_as_json
     from edgecnn.bench import bench as measure
     from edgecnn.bench import overall, unmet_by
-    from edgecnn.cli.show import say, show_rows
+    from edgecnn.cli.show import say, show_rows, warn
     from edgecnn.profiles import parse_budget
     from edgecnn.require import parse
 
@@ -53,6 +54,7 @@ def bench(
         print(json.dumps(rows_as_json(rows), indent=1))
     else:
         show_rows(rows)
+    warn(load_bundle(bundle).doubts)
     failing = unmet_by(rows, required)
     for line in failing:
         print(line, file=sys.stderr)
