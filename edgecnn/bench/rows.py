@@ -44,9 +44,9 @@ class Overall(Frozen):
 def overall(rows: Sequence[Row]) -> Overall:
     """The chosen variant's verdict where it is among the rows, INCONCLUSIVE where it could not be measured.
 
-    Without a chosen one, the best of those that may be deployed: PASS where any passes, FAIL where every one was
-    measured and failed, else INCONCLUSIVE. FAIL, however fast they are, where none may be. Each PASS errs as rarely as
-    `stats.CONFIDENCE` says, the best of k up to k times as often.
+    Without a chosen one, the best of those that may be deployed, of equal ones that with the lowest bound: PASS where
+    any passes, FAIL where every one was measured and failed, else INCONCLUSIVE. FAIL, however fast they are, where none
+    may be. Each PASS errs as rarely as `stats.CONFIDENCE` says, the best of k up to k times as often.
     """
     variants = [row for row in rows if isinstance(row, Skipped) or row.verdict]
     vetoed = [row for row in variants if row.unusable is not None]
@@ -57,12 +57,13 @@ def overall(rows: Sequence[Row]) -> Overall:
     if vetoed and (len(vetoed) == len(variants) or any(row.chosen for row in vetoed)):
         row = next((row for row in vetoed if row.chosen), vetoed[0])
         return Overall(outcome="FAIL", reason=f"{row.variant} must not be deployed: {row.unusable}")
-    judged = [(row.variant, *_judged(row)) for row in variants if row.unusable is None]
-    if not judged:
+    usable = [row for row in variants if row.unusable is None]
+    if not usable:
         return Overall(outcome="INCONCLUSIVE", reason="no variant was measured")
-    order: tuple[Outcome, ...] = ("PASS", "INCONCLUSIVE", "FAIL")
-    variant, outcome, reason = min(judged, key=lambda item: order.index(item[1]))
-    return Overall(outcome=outcome, reason=f"{variant} (the best of {len(judged)}): {reason}")
+    best = min(usable, key=_rank)
+    outcome, reason = _judged(best)
+    of = f" (the best of {len(usable)})" if len(usable) > 1 else ""
+    return Overall(outcome=outcome, reason=f"{best.variant}{of}: {reason}")
 
 
 def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -116,6 +117,13 @@ def _cells(row: Row) -> dict[str, Any]:
 def _notes(row: Row) -> tuple[str, ...]:
     veto = () if row.unusable is None else (f"must not be deployed: {row.unusable}",)
     return (*veto, *(row.notes if isinstance(row, Summary) else ()))
+
+
+def _rank(row: Row) -> tuple[int, float]:
+    """Small is good: the outcome, then the bound that is compared with the budget."""
+    order: tuple[Outcome, ...] = ("PASS", "INCONCLUSIVE", "FAIL")
+    bound = None if isinstance(row, Skipped) else row.upper_ms
+    return order.index(_judged(row)[0]), float("inf") if bound is None else bound
 
 
 def _judged(row: Row) -> tuple[Outcome, str]:

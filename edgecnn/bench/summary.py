@@ -204,4 +204,4 @@ def _decision_note(run: Run) -> str | None:
     differ = sum(expected != decided for expected, decided in known)
     if not differ:
         return None
-    return f"{differ} of {len(known)} golden images are decided otherwise than in fp32: run `edgecnn verify`"
+    return f"{differ} of {len(known)} golden images are decided otherwise than in fp32; `edgecnn verify` judges that"

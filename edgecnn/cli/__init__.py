@@ -16,8 +16,9 @@ from edgecnn.errors import UserError
 app = typer.Typer(
     name="edgecnn",
     help="From a folder of labelled images to a bundle that is proven to meet its latency budget on a named device.",
-    epilog="Exit codes: 0 done, or PASS · 1 FAIL, or a variant was left out · 2 a mistake in what was given · "
-    "3 INCONCLUSIVE · 70 a fault of edgecnn · 130 interrupted (the same command goes on). "
+    epilog="Exit codes: 0 done, or PASS · 1 FAIL, a variant left out, or a network in doubt · "
+    "2 a mistake in what was given · 3 INCONCLUSIVE · 70 a fault of edgecnn · "
+    "130 interrupted (the same command goes on). "
     "Start with: edgecnn demo-data surfaces && edgecnn run surfaces "
     "--model edgecnn_mobilenetv2_035",
     no_args_is_help=True,
@@ -38,7 +39,7 @@ def main() -> None:
 
 def bench_main() -> None:
     """Entry point of `bench`: the same as `edgecnn bench`."""
-    sys.argv.insert(1, "bench")
+    sys.argv[:1] = ["edgecnn", "bench"]
     _run(app)
 
 

@@ -243,9 +243,12 @@ def judged_words(judged: Judged, where: str) -> list[str]:
 
 
 def rung_line(row: Mapping[str, Any]) -> str:
-    """A rung that was tried, with what it did to the validation images and its latency on the exporting machine."""
+    """A rung that was tried, with what it did to the validation images and its latency on the exporting machine.
+
+    Which layers it kept in float is not repeated: of the rung that is taken, the line above says it.
+    """
     return (
-        f"{row['rung']}: loss {row['loss_points']:+.1f} points, agreement {row['agreement']:.1%}, "
+        f"{row['rung'].partition(' (')[0]}: loss {row['loss_points']:+.1f} points, agreement {row['agreement']:.1%}, "
         f"{row['latency_ms']:.2f} ms on the exporting machine"
     )
 

@@ -72,7 +72,7 @@ def int8_kernels(machine: str, flags: Sequence[str] | None) -> str:
             ("amx_int8", "int8 by AMX"),
             ("avx512_vnni", "int8 by AVX-512 VNNI"),
             ("avx_vnni", "int8 by AVX-VNNI"),
-            ("avx2", "no VNNI: uint8×int8 products may saturate on AVX2, so verify int8 here"),
+            ("avx2", "AVX2 without VNNI: edgecnn's int8 for x86 is safe here, files made elsewhere may saturate"),
             ("", "no AVX2: int8 may be slower than fp32"),
         ),
         "aarch64": (

@@ -91,7 +91,7 @@ def prepare_job(
         _refuse_one_class(calibration, data)
     spec, yardstick = checkpoint.preprocess, yardstick_for(target, data.classes, data.good_class)
     deployed = Deployed(module, spec).eval()
-    progress("eager fp32 on the images that select, and on the test images")
+    progress("fp32 in PyTorch on validation and test images")
     judging = _judging(deployed, checkpoint, data, calibration)
     logits = _eager(deployed, prepare_files([item.path for item in data.test], spec))
     described = describe(checkpoint.classes, spec, checkpoint.model)

@@ -230,7 +230,7 @@ def climb(
         tried.append(row)
         made.append((folder, files))
         progress(
-            f"  {row.rung}: loss {row.loss_points:+.1f} points, agreement {row.agreement:.1%} "
+            f"  {row.rung.partition(' (')[0]}: loss {row.loss_points:+.1f} points, agreement {row.agreement:.1%} "
             f"(expected {row.expected_agreement:.1%}), "
             f"{row.latency_ms:.1f} ms here ({row.seconds:.0f} s)"
         )

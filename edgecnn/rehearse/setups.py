@@ -95,7 +95,7 @@ def _level(level: Level, runtimes: Collection[str], cache: Path, offline: bool, 
         return found
 
     emulator = f"qemu {qemu.version}" if qemu else "no emulator"
-    return SetUp(emulator, "this machine's own", qemu.packages if qemu else {}, place)
+    return SetUp(emulator, "Python and libraries of this machine", qemu.packages if qemu else {}, place)
 
 
 def _board(board: Board, cache: Path, offline: bool, say: Say) -> SetUp:

@@ -96,6 +96,7 @@ def _artifact(folder: Path, reference: Reference, classes: Sequence[str], varian
     yardstick = Yardstick(1.0, classes=tuple(classes), good_class=classes[0])
     rung = {"rung": "a", "loss_points": 0.5, "agreement": 0.98, "logit_error": 0.07, "largest_class_share": 0.3}
     notes = {"rung": "b", "rungs_tried": [rung, {**rung, "rung": "b"}], "calibration_images": 300}
+    notes |= {"calibration_pixels_sha256": "c" * 64, "judged_on": "validation images", "judged_images": 417}
     return Artifact(
         variant=variant,
         format=format_name,
@@ -257,7 +258,16 @@ def test_both_pages_have_every_variant_and_section(case: Path) -> None:
             "b (taken)",
         ):
             assert text in page
-        for text in ("59/60", "Beware", "not shown to be within", "does not show", "d" * 64, "2.14.1"):
+        for text in (
+            "59/60",
+            "c" * 64,
+            "judged on 417 validation images",
+            "Beware",
+            "not shown to be within",
+            "does not show",
+            "d" * 64,
+            "2.14.1",
+        ):
             assert text in page
 
 

@@ -67,6 +67,14 @@ def test_truth_table_of_a_whole_bench(make_row, outcomes: list[str], expected: s
     assert verdict.reason
 
 
+def test_the_best_of_those_that_pass_has_the_lowest_bound(make_row, make_run) -> None:
+    """Whatever its place: the report names the same."""
+    run = make_run([5.0] * 1000)
+    quick = summarize(run.model_copy(update={"subject": run.subject.model_copy(update={"variant": "quick"})}), BUDGET)
+    for rows in ([make_row("PASS"), quick], [quick, make_row("PASS")]):
+        assert overall(rows).reason.startswith("quick (the best of 2): ")
+
+
 def test_all_rows_have_the_same_columns(make_row) -> None:
     cells = table([make_row(outcome) for outcome in ("NULL", "PASS", "SKIPPED")])
     assert [tuple(row) for row in cells] == [COLUMNS] * 3

@@ -102,6 +102,14 @@ def test_every_verb_has_a_help_with_an_example(
     assert f"edgecnn {verb}" in capsys.readouterr().out.replace("\n", " ")
 
 
+def test_the_list_of_verbs_is_cut_off_nowhere_in_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert call(monkeypatch, "--help") == 0
+    assert "..." not in capsys.readouterr().out
+
+
 def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(monkeypatch, "--version") == 0
     assert capsys.readouterr().out == f"{__version__}\n"
@@ -226,7 +234,9 @@ def test_bench_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: 
     with pytest.raises(SystemExit) as left:
         bench_main()
     assert left.value.code == 0
-    assert "--budget" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--budget" in shown
+    assert "Usage: edgecnn bench [OPTIONS]" in shown
 
 
 def test_a_terminal_without_our_signs_still_gets_its_answer() -> None:

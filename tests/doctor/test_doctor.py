@@ -159,7 +159,7 @@ def test_nothing_heavy_is_loaded_before_it_was_tried() -> None:
     [
         ("x86_64", ("avx2", "avx512_vnni"), "AVX-512 VNNI"),
         ("x86_64", ("avx2", "avx_vnni"), "AVX-VNNI"),
-        ("x86_64", ("avx2",), "may saturate on AVX2"),
+        ("x86_64", ("avx2",), "AVX2 without VNNI"),
         ("x86_64", (), "no AVX2"),
         ("aarch64", ("asimddp",), "dot product (SDOT"),
         ("aarch64", ("asimddp", "i8mm"), "i8mm"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -175,6 +176,20 @@ def test_the_verb_prints_and_speaks_json(surfaces: Path, tmp_path: Path) -> None
     assert done.exit_code == 0
     assert json.loads(done.stdout)["images"] == 150
     assert "linear probe" in CliRunner().invoke(app, words, catch_exceptions=False).stdout
+
+
+def test_features_that_contradict_most_labels_are_doubted_themselves(tmp_path: Path) -> None:
+    for number in range(60):  # labels that have nothing to do with the pictures
+        folder = tmp_path / "images" / "abc"[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.png").write_bytes(encode(picture(number)))
+    app = typer.Typer()
+    register(app, get("embed"))
+    words = [str(tmp_path / "images"), "--model", EMBEDDED, "--size", "32", "--out", str(tmp_path / "f.npz")]
+    printed = CliRunner().invoke(app, words, catch_exceptions=False).stdout
+    assert re.search(r"labels that the features contradict: \d+ of 60 images", printed)
+    assert "rather errors of these features than of the labels" in printed
+    assert "the first 12, all with --json" in printed
 
 
 @pytest.mark.parametrize(("model", "weights"), [(EMBEDDED, None), ("torchvision:mobilenet_v2", "none")])

@@ -160,6 +160,7 @@ def training_curves(training: Training | None) -> str | None:
                 values = [scale * row[key] for row in training.epochs]
                 axis.plot(epochs, values, color=colour, label=label, marker="o", markersize=3, linewidth=1.4)
             axis.axvline(training.best["epoch"], color=_INK, linewidth=0.8, linestyle=":")
+            axis.xaxis.get_major_locator().set_params(integer=True)
             axis.set_xlabel("epoch (dotted: kept)")
             axis.set_ylabel(unit)
             axis.grid(color=_FAINT, linewidth=0.6)

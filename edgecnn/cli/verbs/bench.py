@@ -25,10 +25,10 @@ def bench(
     require: Require = None,
     as_json: Json = False,
 ) -> None:
-    """Measure from encoded bytes to decision, batch 1; verdict against the budget.
+    """Measure from encoded bytes to decision, against the budget.
 
-    Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE: of the bundle's chosen variant, else of the best that may be deployed; 1
-    where none may be. 1 too where an int8 variant does not run what --require asks for.
+    One image at a time. Exit code 0 PASS, 1 FAIL, 3 INCONCLUSIVE: of the bundle's chosen variant, else of the best that
+    may be deployed; 1 where none may be. 1 too where an int8 variant does not run what --require asks for.
     """
     from edgecnn.artifact import load_bundle
     from edgecnn.bench import as_json as rows_as_json

@@ -11,11 +11,14 @@ from edgecnn.cli.verbs import Verb
 
 
 def demo_data(
-    out: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; new or empty.")],
     images: Annotated[int, typer.Option(help="How many.")] = 1200,
     seed: Annotated[int, typer.Option(help="The same seed draws the same bytes.")] = 0,
 ) -> None:
-    """Draw a labelled set of surfaces: good, crack, scratch, dent, discolour."""
+    """Draw a labelled set of surfaces to try things with.
+
+    Classes: good, crack, scratch, dent, discolour.
+    """
     from edgecnn.cli.show import progress_bar
     from edgecnn.data.surfaces import write_demo_data
 

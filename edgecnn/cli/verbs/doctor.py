@@ -17,7 +17,11 @@ def doctor(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What this machine has, what is missing for which verb, and the command to get it."""
+    """What this machine has, what is missing, and how to get it.
+
+    With a bundle: which of its variants run here, and whether they are proven on this processor. Exit code 1 where
+    nothing can work.
+    """
     from edgecnn.cli.show import findings, show_table
     from edgecnn.doctor import examine, lines
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _MODEL = "mobilenetv2_100"
 _SHOWN = 12
 """Suspects of each kind on the screen; --json and --page have all, or most."""
+_MANY = 0.2
+"""Share of the images that cannot all be labelled wrongly."""
 
 
 def embed(
@@ -42,7 +44,10 @@ def embed(
     no_group: NoGroup = False,
     as_json: Json = False,
 ) -> None:
-    """Write backbone features; judge them by neighbours and a linear probe; list duplicates and doubtful labels."""
+    """Write backbone features; list duplicates and doubtful labels.
+
+    The features are judged by nearest neighbours and a linear probe.
+    """
     need_training()
     from edgecnn.cli.show import progress_bar, say
     from edgecnn.embeddings import embed as run
@@ -107,7 +112,12 @@ def _show(findings: Findings) -> None:
         show_table(table)
     _show_duplicates(findings, output)
     wrong = findings.mislabelled
-    output.print(f"labels that the features contradict: {len(wrong)}{' (look before you relabel)' if wrong else ''}")
+    look = f" of {findings.images} images (look before you relabel)" if wrong else ""
+    output.print(f"labels that the features contradict: {len(wrong)}{look}{_listed(len(wrong))}")
+    if len(wrong) > _MANY * findings.images:
+        output.print(
+            "  so many are rather errors of these features than of the labels: try another --model, or more images"
+        )
     for one in wrong[:_SHOWN]:
         output.print(
             f"  {one.image}: {one.suggested}? {one.probability:.0%} against {one.label_probability:.0%}, "
@@ -124,9 +134,13 @@ def _show_duplicates(findings: Findings, output: Console) -> None:
     twins = findings.duplicates
     leaks = sum(pair.straddles for pair in twins)
     exact = sum(pair.exact for pair in twins)
-    output.print(f"duplicates: {len(twins)} pairs, {exact} exact; {leaks} across splits")
+    output.print(f"duplicates: {len(twins)} pairs, {exact} exact; {leaks} across splits{_listed(len(twins))}")
     for pair in twins[:_SHOWN]:
         kind = "exact" if pair.exact else f"pixels {pair.correlation:.3f}"
         differ = ", labels differ" if pair.labels_differ else ""
         split = ", across splits" if pair.straddles else ""
         output.print(f"  {pair.first} = {pair.second} ({kind}{split}{differ})", markup=False)
+
+
+def _listed(found: int) -> str:
+    return f"; the first {_SHOWN}, all with --json" if found > _SHOWN else ""

@@ -32,7 +32,10 @@ def explain(
     reduction: Annotated[_Optional, typer.Option(min=1, help="squeeze-excite: times narrower. Default: 16.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Print a building block's weights and multiply-accumulates beside those of the plain convolution."""
+    """Print what a building block costs.
+
+    Its weights and multiply-accumulates (MACs), beside those of the plain convolution.
+    """
     from edgecnn.explain import explain_block
 
     if topic not in TOPICS:

@@ -22,9 +22,10 @@ def models(
     max_macs: Annotated[str | None, typer.Option(help="At most so many MACs, such as 300M or 1.2G.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the backbones: parameters, MACs, input size, published ImageNet top-1, licence, formats that were tried.
+    """List the backbones: cost, published top-1, licence, formats.
 
-    Any other timm or torchvision classification network can be named with --model too.
+    MACs: multiply-accumulates of one image. Top-1 is ImageNet's. Any other timm or torchvision classification network
+    can be named with --model too.
     """
     from edgecnn.catalogue import parse_macs, read_catalogue, select
     from edgecnn.cli.show import show_table

@@ -60,9 +60,10 @@ def plan(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Before any training: the classes, what each recipe freezes in this network, minutes here, and what to try first.
+    """Before any training: what each recipe freezes, and its minutes.
 
-    Reads training images only and writes nothing. A few batches are timed, so run it while the machine is idle.
+    And the classes, and what to try first. It reads training images only and writes nothing. A few batches are timed,
+    so run it while the machine is idle.
     """
     need_training()
     from edgecnn.cli.show import console, progress_bar, say

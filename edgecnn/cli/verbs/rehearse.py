@@ -39,12 +39,11 @@ def rehearse(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a bundle on an emulated Raspberry Pi, or on an older x86-64 processor: same decisions, same pixels, no
-    illegal instruction.
+    """Run a bundle on an emulated Raspberry Pi or an older x86-64.
 
-    Numerics only, no times. Exit code 1 where a variant differs or dies, 3 where none could be run. The first call for
-    a board fetches about 120 MB, for an x86-64 processor 63 MB unless every engine can be held to it on this machine
-    (Debian, Ubuntu or their like; no root needed).
+    The same decisions, the same pixels, no illegal instruction? Numerics only, no times. Exit code 1 where a variant
+    differs or dies, 3 where none could be run. The first call for a board fetches about 120 MB, for an x86-64 processor
+    63 MB unless every engine can be held to it on this machine (Debian, Ubuntu or their like; no root needed).
     """
     from edgecnn.cli.show import say, show_table
     from edgecnn.documents import write_atomically
@@ -81,9 +80,9 @@ def _table(found: Rehearsal) -> Table:
     table.add_column("variant", no_wrap=True)
     for header in (
         "error vs trained",
-        "flips",
+        "flips vs trained",
         "error vs here",
-        "flips",
+        "flips vs here",
         "bit-equal",
         "pixels",
         "instructions of one image",

@@ -29,10 +29,10 @@ def scale(
     budget: Annotated[str | None, typer.Option(help="The largest within a median latency here, such as 30ms.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Scale a network's depth, width and resolution together; its name is what --model takes.
+    """Scale a network's depth, width and resolution together.
 
-    MACs grow about by 2^φ, φ may be negative. Scaled networks have no pretrained weights. (EfficientNet, Tan and Le,
-    2019, arXiv:1905.11946.)
+    The name that it prints is what --model takes. MACs (multiply-accumulates) grow about by 2^φ, φ may be negative.
+    Scaled networks have no pretrained weights. (EfficientNet, Tan and Le, 2019, arXiv:1905.11946.)
     """
     if [phi, max_macs, budget].count(None) != 2:
         raise UserError("scale: give one of --phi, --max-macs and --budget")
