@@ -222,7 +222,7 @@ class FrameCheck(Frozen):
     agreement: float
     """Share of images with the same decision."""
     limit: float
-    """Least agreement that the target accepts."""
+    """Least agreement that the target accepts, give or take one image."""
     within: bool
 
 

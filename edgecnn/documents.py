@@ -60,11 +60,16 @@ def checked(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
 
 def problems(error: ValidationError) -> str:
     """All of pydantic's findings on one line."""
-    found = [
-        f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg'][0].lower()}{item['msg'][1:]}"
-        for item in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    return "; ".join(found)
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(_problem([str(part) for part in item["loc"]], item["msg"]) for item in found)
+
+
+def _problem(where: Sequence[str], message: str) -> str:
+    """A check of ours says where by itself."""
+    ours = message.removeprefix("Value error, ")
+    if not where and ours != message:
+        return ours
+    return f"{'.'.join(where) or 'file'}: {ours[0].lower()}{ours[1:]}"
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:

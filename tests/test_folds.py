@@ -153,7 +153,7 @@ def test_folds_that_are_done_are_not_done_again(
 
 
 def test_a_fold_that_test_images_veto_fails_the_run(
-    words: tuple[object, ...], out: Path, monkeypatch: pytest.MonkeyPatch
+    words: tuple[object, ...], out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whichever it is; and it is not among those that passed."""
     first, place = out / "bundle", out / "fold-2" / "bundle"
@@ -169,6 +169,8 @@ def test_a_fold_that_test_images_veto_fails_the_run(
         assert run(*words) == 0
         write_bundle(place, whole.model_copy(update={"artifacts": (vetoed,)}))
         assert run(*words) == 1
+        reason = "exit code 1: fold 2: onnx-fp32 is not within the target on test images"
+        assert capsys.readouterr().err.splitlines()[-1] == reason
         (row,) = Pooled.model_validate_json((out / POOLED).read_bytes()).variants
         assert (row.kept, row.folds) == (FOLDS - 1, FOLDS)
     finally:

@@ -16,28 +16,29 @@ if TYPE_CHECKING:
 
 def over_folds(
     data: Path, folder: Path, count: int, target: Target, training: Mapping[str, Any]
-) -> tuple[Pooled, bool]:
+) -> tuple[Pooled, list[str]]:
     """Train, export and verify every fold, the first one in `folder` itself; folds that are done are not done again.
 
-    Also whether every fold's bundle is complete.
+    Also what any fold's bundle falls short of.
     """
-    from edgecnn.cli.show import is_complete, say
+    from edgecnn.cli.show import say, shortfalls
     from edgecnn.documents import write_atomically
     from edgecnn.export import export
     from edgecnn.folds import datasets, pool
     from edgecnn.pooled import POOLED
 
-    done, complete = [], True
+    done, short = [], []
     every = read_for_training(data, training, given_splits=False)
     for number, fold in enumerate(datasets(every, count, training["seed"]), 1):
         say(f"fold {number} of {count}: {len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test images")
         place = folder if number == 1 else folder / f"fold-{number}"
         fine_tune_on(fold, place / "train", training)
-        complete &= is_complete(export(place / "train", target, place / "bundle", data, say))
+        bundle = export(place / "train", target, place / "bundle", data, say)
+        short += [f"fold {number}: {reason}" for reason in shortfalls(bundle)]
         done.append((fold, place / "bundle"))
     pooled = pool(done)
     write_atomically(folder / POOLED, pooled.model_dump_json(indent=1) + "\n")
-    return pooled, complete
+    return pooled, short
 
 
 def show_pooled(pooled: Pooled) -> None:

@@ -95,11 +95,25 @@ def progress_bar() -> Iterator[Bar]:
         yield bar
 
 
-def is_complete(bundle: Bundle) -> bool:
-    """Whether every variant passed, the test images show none beyond a limit, raw frames decide as their files do, and
-    the network itself is in no doubt."""
-    passed = not bundle.left_out and all(artifact.check.judged.acceptable for artifact in bundle.artifacts)
-    return passed and not bundle.doubts and (bundle.frames is None or bundle.frames.within)
+def shortfalls(bundle: Bundle) -> list[str]:
+    """Why `export` and `run` exit with 1 whatever the latency, a phrase for each; none where the bundle is complete."""
+    found = [f"{left.variant} is left out" for left in bundle.left_out]
+    found += [
+        f"{artifact.variant} is not within the target on test images"
+        for artifact in bundle.artifacts
+        if not artifact.check.judged.acceptable
+    ]
+    if bundle.doubts:
+        found.append("the network itself is in doubt")
+    if bundle.frames is not None and not bundle.frames.within:
+        found.append(f"raw camera frames decide otherwise than their files in {1 - bundle.frames.agreement:.1%}")
+    return found
+
+
+def tell_why_1(reasons: Sequence[str]) -> None:
+    """The last line on stderr: why the exit code is 1 although variants passed, or a verdict is PASS."""
+    if reasons:
+        say(f"exit code 1: {'; '.join(reasons)}")
 
 
 def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
@@ -113,7 +127,8 @@ def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
     warn(bundle.doubts)
     beyond = sum(not artifact.check.judged.acceptable for artifact in bundle.artifacts)
     of_them = f" ({beyond} of them NOT within the target on test images)" if beyond else ""
-    print(f"{folder}: {len(bundle.artifacts)} variants passed{of_them}, {len(bundle.left_out)} left out")
+    count = len(bundle.artifacts)
+    print(f"{folder}: {count} variant{'s' * (count != 1)} passed{of_them}, {len(bundle.left_out)} left out")
 
 
 def show_rows(rows: Sequence[Row]) -> None:
@@ -220,8 +235,9 @@ def remarks(bundle: Bundle) -> list[str]:
     if frames is not None:
         found.append(
             f"raw camera frames decide as their files do on {frames.agreement:.1%} of {frames.images} images "
-            f"({'within' if frames.within else 'NOT within'} the limit of {frames.limit:.0%}); pixels differ by "
-            f"{frames.mean_pixel_error:.2f} levels on average, logits by {frames.mean_logit_error:.3f} of their scale"
+            f"({'within' if frames.within else 'NOT within'} the limit of {frames.limit:.0%}, give or take one image); "
+            f"pixels differ by {frames.mean_pixel_error:.2f} levels on average, "
+            f"logits by {frames.mean_logit_error:.3f} of their scale"
         )
     return found
 

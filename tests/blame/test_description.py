@@ -63,7 +63,7 @@ def test_every_mistake_is_in_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (('dtype = "float32"', 'dtype = "uint8"'), "takes pixels as they are"),
+        (('dtype = "float32"', 'dtype = "uint8"'), ".toml: scale, mean, std: dtype = 'uint8' takes pixels as they are"),
         (('scale = "1/255"\n', ""), "needed with dtype = 'float32'"),
         (('resize = "bilinear"', 'resize = "opencv-linear"\nantialias = true'), "opencv-linear has no such choice"),
         (('fit = "stretch"', 'fit = "stretch"\ncrop = 0.9'), "only with fit = 'center-crop'"),

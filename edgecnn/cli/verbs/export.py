@@ -52,7 +52,7 @@ def export(
     A file is taken in first: its run folder is written beside --out, as <out>-source. What is assumed of it (the order
     of its classes, its preprocessing) is printed; where it does not fit the labelled images: a warning and exit code 1.
     """
-    from edgecnn.cli.show import is_complete, say, show_bundle
+    from edgecnn.cli.show import say, shortfalls, show_bundle, tell_why_1
     from edgecnn.profiles import load_target
 
     need_training()
@@ -74,7 +74,9 @@ def export(
 
     bundle = make(run, profile, out, data, say)
     show_bundle(bundle, out, as_json)
-    raise typer.Exit(0 if is_complete(bundle) else 1)
+    short = shortfalls(bundle)
+    tell_why_1(short)
+    raise typer.Exit(1 if short else 0)
 
 
 VERB = Verb(export, after="finetune", example=_EPILOG, extras=("train",))

@@ -41,7 +41,7 @@ def run(
     """
     from edgecnn.bench import overall
     from edgecnn.bench.report import write_report
-    from edgecnn.cli.show import is_complete, say, show_bundle, show_rows
+    from edgecnn.cli.show import say, shortfalls, show_bundle, show_rows, tell_why_1
     from edgecnn.export import export as make_bundle
     from edgecnn.pipeline import bench_once, choose, remove_results, with_choice
     from edgecnn.pooled import refused
@@ -51,7 +51,7 @@ def run(
     if budget:
         profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
     folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
-    pooled, complete = over_folds(data, folder, folds, profile, training) if folds else (None, True)
+    pooled, short = over_folds(data, folder, folds, profile, training) if folds else (None, [])
     if pooled is None:
         fine_tune_from(data, folder / "train", training)
         if training["restart"]:
@@ -81,7 +81,9 @@ def run(
         if pooled:
             show_pooled(pooled)
         print(f"bundle: {folder / 'bundle'}\nreport: {page}")
-    raise typer.Exit(verdict.exit_code if complete and is_complete(bundle) and not beyond else 1)
+    short = [*(short or shortfalls(bundle)), *(f"{variant}: all folds together refuse it" for variant in beyond)]
+    tell_why_1(short)
+    raise typer.Exit(1 if short else verdict.exit_code)
 
 
 VERB = Verb(
