@@ -62,7 +62,7 @@ def check_of(found: Distance, judged: Judged, images: Sequence[str], yardstick: 
         false_alarms=false_alarms(found.decided, labels, good),
         reference_missed_defects=missed_defects(found.expected, labels, good),
         reference_false_alarms=false_alarms(found.expected, labels, good),
-        flips=flips_of(found, images, [classes[label] for label in labels.tolist()], classes),
+        flips=flips_of(found.decided, found.expected, images, [classes[label] for label in labels.tolist()], classes),
         judged=judged,
     )
 

@@ -19,7 +19,7 @@ from edgecnn.artifact import Artifact, Bundle, Flip, Golden
 from edgecnn.documents import Frozen, sha256_of
 from edgecnn.errors import UserError
 from edgecnn.imaging import Preparer
-from edgecnn.judge import FEWEST_IMAGES, Yardstick, newly_flipped, verdict, yardstick_of
+from edgecnn.judge import FEWEST_IMAGES, Yardstick, flips_of, newly_flipped, verdict, yardstick_of
 from edgecnn.runtimes import Session
 
 Outcome = Literal["proven", "same", "differs", "too few", "not looked at"]
@@ -92,14 +92,14 @@ def judged(
     images = len(decided)
     trained = np.array([one.logits.index(max(one.logits)) for one in golden[:images]])
     at_home = np.array(artifact.golden_decisions[:images]) != trained if artifact.golden_decisions else None
-    flips = tuple(
-        Flip(
-            image=golden[i].file,
-            label=golden[i].label,
-            reference=yardstick.name(int(trained[i])),
-            variant=yardstick.name(decided[i]),
-        )
-        for i in np.flatnonzero(newly_flipped(np.array(decided) != trained, at_home)).tolist()
+    here_decided = np.array(decided)
+    flips = flips_of(
+        here_decided,
+        trained,
+        [one.file for one in golden[:images]],
+        [one.label for one in golden[:images]],
+        yardstick.classes,
+        among=newly_flipped(here_decided != trained, at_home),
     )
     outcome = verdict(images, len(flips), yardstick.agreement)
     found = f"{len(flips)} of {images} golden images decided unlike the exporting machine"

@@ -43,7 +43,6 @@ _VERSION = 2
 """Raised when the same inputs give another folder."""
 _LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "Pillow", "simplejpeg", "safetensors")
 _AGREEMENT_IMAGES = 16
-_BATCH = 32
 
 
 def adopt(
@@ -184,21 +183,19 @@ def _checkpoint(
 
 def _metrics(network: Deployed, data: Dataset, spec: Preprocess) -> Metrics:
     """Of the network as it is, on the validation images."""
-    losses: list[float] = []
-    right: dict[int, list[bool]] = {}
-    for start in range(0, len(data.val), _BATCH):
-        items = data.val[start : start + _BATCH]
-        logits = torch.from_numpy(network.answers(prepare_files([item.path for item in items], spec)))
-        wanted = torch.tensor([item.label for item in items])
-        losses += F.cross_entropy(logits, wanted, reduction="none").tolist()
-        for item, decided in zip(items, logits.argmax(1).tolist(), strict=True):
-            right.setdefault(item.label, []).append(decided == item.label)
-    every = [hit for hits in right.values() for hit in hits]
+    top1 = balanced = loss = None
+    if data.val:
+        labels = np.array([item.label for item in data.val])
+        logits = network.answers(prepare_files([item.path for item in data.val], spec))
+        right = logits.argmax(1) == labels
+        top1 = float(right.mean())
+        balanced = float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))
+        loss = float(F.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels)))
     return Metrics(
-        val_images=len(every),
-        val_top1=float(np.mean(every)) if every else None,
-        val_balanced=float(np.mean([np.mean(hits) for hits in right.values()])) if every else None,
-        val_loss=float(np.mean(losses)) if every else None,
+        val_images=len(data.val),
+        val_top1=top1,
+        val_balanced=balanced,
+        val_loss=loss,
         best_epoch=0,
         epochs=0,
         minutes=0.0,

@@ -26,6 +26,7 @@ from edgecnn.errors import UserError
 from edgecnn.imaging import prepare
 from edgecnn.parity import prepare_files
 from edgecnn.progress import Progress
+from edgecnn.proof import Proof, prove_here
 from edgecnn.runtimes import Session, installed, open_session
 
 EXPLAINED_IMAGES = 400
@@ -33,11 +34,14 @@ _JPEG = (".jpg", ".jpeg", ".jfif")
 _PIXELS = "decode, orientation, colour order, resize, normalisation, layout"
 
 
+State = Literal["same", "differs", "unknown"]
+
+
 class Found(Frozen):
     """What one stage of a variant shows."""
 
     stage: str
-    state: Literal["same", "differs", "unknown"]
+    state: State
     error: float | None
     """Largest difference of logits that the stage makes, in standard deviations of the reference's."""
     words: str
@@ -72,12 +76,18 @@ class _VariantAnswers:
     bundle: Bundle
     given: GivenImages
     _known: dict[str, Answers | None] = field(default_factory=dict)
+    _proofs: dict[str, Proof] = field(default_factory=dict)
 
     def answers(self, artifact: Artifact) -> Answers | None:
         """None where the engine is not installed here."""
         if artifact.variant not in self._known:
             self._known[artifact.variant] = self._run(artifact) if installed(artifact.runtime) else None
         return self._known[artifact.variant]
+
+    def proof(self, artifact: Artifact) -> Proof | None:
+        """Whether it decides here as where it was made, as `verify` and `bench` ask; None where there is no engine."""
+        self.answers(artifact)
+        return self._proofs.get(artifact.variant)
 
     def effect(self, artifact: Artifact) -> Effect | None:
         """Against the reference."""
@@ -87,6 +97,7 @@ class _VariantAnswers:
     def _run(self, artifact: Artifact) -> Answers:
         own = own_pipeline(self.bundle.preprocess)
         with open_session(self.folder, artifact, self.bundle.threads) as session:
+            self._proofs[artifact.variant] = prove_here(self.folder, self.bundle, artifact, session)
             images = (EncodedImage(path.read_bytes(), self.bundle.preprocess.bits) for path in self.given.paths)
             rows = [session.run(image.pixels(own)[None])[0] for image in images]
         return np.stack(rows)
@@ -111,14 +122,19 @@ def explain(
         if installed(artifact.runtime):
             progress(f"{artifact.variant}: stage by stage")
             found.append(_explained(answered, artifact))
-    priced = _to_price(chosen, bool(variants))
+            proof = answered.proof(artifact)
+            if proof is not None and proof.refused:
+                progress(f"{artifact.variant}: no mistake is priced with it: {proof.text}")
+    priced = _to_price(answered, chosen, bool(variants))
     prices = None if priced is None else price(folder, bundle, priced, answered.given, progress)
     return Explanation(variants=tuple(found), prices=prices)
 
 
-def _to_price(chosen: Sequence[Artifact], named: bool) -> Artifact | None:
-    """The variant that was asked for; else ONNX fp32, which takes wrong scales too; else what runs here."""
-    there = [artifact for artifact in chosen if installed(artifact.runtime)]
+def _to_price(answered: _VariantAnswers, chosen: Sequence[Artifact], named: bool) -> Artifact | None:
+    """The variant that was asked for; else ONNX fp32, which takes wrong scales too; else what runs here. None that
+    must not be used on this processor: its answers are the price of no mistake."""
+    proofs = [(artifact, answered.proof(artifact)) for artifact in chosen]
+    there = [artifact for artifact, proof in proofs if proof is not None and not proof.refused]
     if not named:
         there.sort(key=lambda one: (one.precision != "fp32", one.format != "onnx"))
     return there[0] if there else None
@@ -131,6 +147,7 @@ def _explained(answered: _VariantAnswers, artifact: Artifact) -> Explained:
         _pixels(answered),
         _export(answered, artifact, exact),
         _engine(answered, artifact),
+        *_processor(answered, artifact),
         _precision(answered, artifact, exact),
     ]
     first = next((stage for stage in stages if stage.state == "differs"), None)
@@ -286,6 +303,15 @@ def _engine(answered: _VariantAnswers, artifact: Artifact) -> Found:
         same = same or ran <= _FARTHER * literal
     seen = f"{artifact.runtime} with and without its optimisations: {found.error:.1e}, {found.flipped} flipped"
     return Found(stage="engine", state="same" if same else "differs", error=found.error, words=seen)
+
+
+def _processor(answered: _VariantAnswers, artifact: Artifact) -> list[Found]:
+    """Whether int8 decides on this instruction set as where it was made; nothing of other precisions, which do."""
+    proof = answered.proof(artifact)
+    if proof is None or artifact.precision != "int8":
+        return []
+    states: dict[str, State] = {"proven": "same", "same": "same", "differs": "differs"}
+    return [Found(stage="processor", state=states.get(proof.outcome, "unknown"), error=None, words=proof.text)]
 
 
 def _precision(answered: _VariantAnswers, artifact: Artifact, exact: Artifact | None) -> Found:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from edgecnn.models import Deployed
     from edgecnn.quantize.candidates import Networks
 
-_BATCH = 32
 _TRAINING_IMAGES = 512
 """For training with rounding."""
 
@@ -93,7 +92,7 @@ def prepare_job(
     deployed = Deployed(module, spec).eval()
     progress("fp32 in PyTorch on validation and test images")
     judging = _judging(deployed, checkpoint, data, calibration)
-    logits = _eager(deployed, prepare_files([item.path for item in data.test], spec))
+    logits = deployed.answers(prepare_files([item.path for item in data.test], spec))
     described = describe(checkpoint.classes, spec, checkpoint.model)
     source = Source(deployed, spec.height, spec.width, work, described)
     return Job(
@@ -130,7 +129,7 @@ def _judging(deployed: Deployed, checkpoint: Checkpoint, data: Dataset, calibrat
     elif others:
         on = "train images outside the calibration"
     images = prepare_files([item.path for item in items], checkpoint.preprocess)
-    return Judging(on, items, images, _labels(items), _eager(deployed, images), _parts(items))
+    return Judging(on, items, images, _labels(items), deployed.answers(images), _parts(items))
 
 
 def _networks(
@@ -182,7 +181,3 @@ def _refuse_one_class(calibration: Sequence[Item], data: Dataset) -> None:
             f"that class alone; raise calibration_images of the target, or put train images of the other "
             f"{len(data.classes) - 1} classes in"
         )
-
-
-def _eager(deployed: Deployed, images: Images) -> NDArray[np.float32]:
-    return np.concatenate([deployed.answers(images[start : start + _BATCH]) for start in range(0, len(images), _BATCH)])

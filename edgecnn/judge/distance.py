@@ -110,16 +110,22 @@ def measure(
     )
 
 
-def flips_of(found: Distance, images: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> tuple[Flip, ...]:
-    """The images that are decided otherwise, by name; `images`, `labels`: of each image."""
+def flips_of(
+    decided: Labels,
+    expected: Labels,
+    images: Sequence[str],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    among: Mask | None = None,
+) -> tuple[Flip, ...]:
+    """The images that are decided otherwise than expected, by name; `images`, `labels`: of each image.
+
+    `among`: only these.
+    """
+    flipped = np.not_equal(decided, expected)
     return tuple(
-        Flip(
-            image=images[i],
-            label=labels[i],
-            reference=classes[found.expected[i]],
-            variant=classes[found.decided[i]],
-        )
-        for i in np.flatnonzero(found.flipped).tolist()
+        Flip(image=images[i], label=labels[i], reference=classes[expected[i]], variant=classes[decided[i]])
+        for i in np.flatnonzero(flipped if among is None else flipped & among).tolist()
     )
 
 

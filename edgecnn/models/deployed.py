@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from edgecnn.artifact import Preprocess
 
+_BATCH = 32
+"""Images that are answered at once: what they take in memory stays small."""
+
 
 class Deployed(nn.Module):
     """The network as it is exported: uint8 (n, h, w, 3) RGB in, logits float32 (n, classes) out. Stays in eval mode."""
@@ -37,7 +40,8 @@ class Deployed(nn.Module):
         return logits
 
     def answers(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-        """The same for arrays; float32 pixels need not be whole numbers from 0 to 255."""
+        """The same for arrays, however many images; float32 pixels need not be whole numbers from 0 to 255."""
         with torch.inference_mode():
-            logits: NDArray[np.float32] = self(torch.from_numpy(np.ascontiguousarray(pixels))).numpy()
+            batches = torch.from_numpy(np.ascontiguousarray(pixels)).split(_BATCH)
+            logits: NDArray[np.float32] = torch.cat([self(batch) for batch in batches]).numpy()
         return logits

@@ -68,7 +68,7 @@ def difference(found: Distance, names: Sequence[str], labels: Sequence[str], cla
         max_error=found.max_error,
         mean_error=found.mean_error,
         bit_equal=found.bit_equal,
-        flips=flips_of(found, names, labels, classes),
+        flips=flips_of(found.decided, found.expected, names, labels, classes),
     )
 
 

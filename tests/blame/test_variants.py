@@ -12,13 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecnn.artifact import inventory, write_bundle
+from edgecnn.artifact import Golden, inventory, write_bundle
 from edgecnn.blame import engines
 from edgecnn.blame.answers import Expected, class_order, correlation, effect
 from edgecnn.blame.layers import match, sqnr_db
 from edgecnn.blame.outputs import Output, kinds_like, softmax
 from edgecnn.blame.prices import mistakes
 from edgecnn.blame.variants import Explanation, explain
+from edgecnn.documents import sha256_of
+from edgecnn.imaging import prepare
+from edgecnn.runtimes import open_session
 from tests.blame.conftest import CLASSES, IMAGES, SPEC, Made, artifact
 from tests.cli.test_cli import call, refused
 
@@ -200,6 +203,41 @@ def test_other_pixels_than_on_the_exporting_machine_are_blamed(made: Made, tmp_p
     found = explain(folder, made.data, ["onnx-fp32"]).variants[0]
     assert found.first == "decode or resize"
     assert "1 of 1 golden images prepare to other pixels" in found.verdict
+
+
+@pytest.mark.parametrize(("elsewhere", "state"), [(False, "same"), (True, "differs")])
+def test_int8_is_asked_for_its_golden_decisions_where_it_was_not_proven(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, elsewhere: bool, state: str
+) -> None:
+    """As `verify` and `bench` ask; one that decides otherwise here prices nothing."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(made.folder, folder)
+    answers = explained_decisions(made)
+    golden = []
+    for number, path in enumerate(made.paths[:20]):
+        file = f"golden/{number}.png"
+        (folder / file).write_bytes(path.read_bytes())
+        logits = tuple(float((answers[number] + elsewhere) % len(CLASSES) == label) for label in range(len(CLASSES)))
+        digest = sha256_of(prepare(path.read_bytes(), SPEC).tobytes())
+        golden.append(Golden(file=file, label="good", logits=logits, pixels_sha256=digest))
+    changes = {"golden": tuple(golden), "files": inventory(folder)}
+    write_bundle(folder, made.bundle.model_copy(update=changes))
+    said: list[str] = []
+    found = explain(folder, made.data, ["onnx-int8"], said.append)
+    processor = next(stage for stage in found.variants[0].stages if stage.stage == "processor")
+    assert (processor.state, "golden images decided unlike" in processor.words) == (state, True)
+    assert found.variants[0].first == ("processor" if elsewhere else "precision")
+    assert (found.prices is None) == elsewhere
+    assert any("no mistake is priced with it: decides otherwise on" in line for line in said) == elsewhere
+    assert call(monkeypatch, "verify", folder, "--data", made.data, "--explain", "--variant", "onnx-int8") in (
+        {1} if elsewhere else {0, 1}
+    )
+
+
+def explained_decisions(made: Made) -> list[int]:
+    """What onnx-int8 decides here of the first images."""
+    with open_session(made.folder, made.bundle.artifact("onnx-int8"), 1) as session:
+        return [int(session.run(prepare(path.read_bytes(), SPEC)[None])[0].argmax()) for path in made.paths[:20]]
 
 
 # Pieces

@@ -311,6 +311,17 @@ def test_the_deployed_form_takes_uint8_and_stays_in_eval_mode() -> None:
     assert not [key for key in deployed.state_dict() if not key.startswith("module.")]
 
 
+@pytest.mark.parametrize("images", [1, 32, 70])
+def test_arrays_of_any_length_are_answered_as_tensors_are(images: int) -> None:
+    built = build(SMALL, 3, "none")
+    deployed = Deployed(built.module, built.preprocess)
+    pixels = torch.randint(0, 256, (images, 32, 32, 3), dtype=torch.uint8)
+    answers = deployed.answers(pixels.numpy())
+    assert answers.shape == (images, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(answers), deployed(pixels), atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.shared
 def test_real_weights_under_both_names_give_equal_logits(shared: Path) -> None:
     path = shared / "weights" / "mobilenet_v2" / "mobilenet_v2.safetensors"
