@@ -98,8 +98,11 @@ def test_a_verb_is_its_files_name(verb: str) -> None:
 def test_every_verb_has_a_help_with_an_example(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     assert call(monkeypatch, verb, "--help") == 0
-    assert f"edgecnn {verb}" in capsys.readouterr().out.replace("\n", " ")
+    shown = capsys.readouterr().out
+    assert f"edgecnn {verb}" in shown.replace("\n", " ")
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
 
 
 def test_the_list_of_verbs_is_cut_off_nowhere_in_80_columns(

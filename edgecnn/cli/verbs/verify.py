@@ -15,24 +15,29 @@ _EPILOG = """Example: edgecnn verify bundle/ --data parts/
 
 Why a variant differs, and what the usual mistakes cost: edgecnn verify bundle/ --data parts/ --explain
 
-Somebody else's file: edgecnn verify bundle/ --data parts/ --foreign model.onnx --preprocess pre.toml --explain
+Somebody else's file: edgecnn verify bundle/ --data parts/ --foreign model.onnx --preprocess theirs.toml --explain
 
 \b
-pre.toml says what is done to an image before it enters that file:
+theirs.toml says what is done to an image before it enters that file:
   size = [224, 224]             # height, width
   colour = "rgb"                # rgb, bgr
-  resize = "bilinear"           # bilinear, bicubic, lanczos, nearest (Pillow, torchvision),
-                                # opencv-linear, -cubic, -area, -nearest, edgecnn (ours)
-  antialias = true              # of bilinear and bicubic: torchvision's antialias
-  fit = "stretch"               # stretch, center-crop (crop = 0.875 or resize_short = 256)
-  scale = "1/255"               # 1/255, 1: what enters is (pixel * scale - mean) / std
+  resize = "bilinear"           # bilinear, bicubic, lanczos, nearest (Pillow,
+                                # torchvision), opencv-linear, -cubic, -area,
+                                # -nearest, edgecnn (ours)
+  antialias = true              # of bilinear, bicubic: torchvision's antialias
+  fit = "stretch"               # stretch; center-crop, with crop = 0.875 or
+                                # resize_short = 256
+  scale = "1/255"               # 1/255, 1; enters:
+                                # (pixel * scale - mean) / std
   mean = [0.485, 0.456, 0.406]  # in the order of colour
   std = [0.229, 0.224, 0.225]
   layout = "nchw"               # nchw, nhwc
-  dtype = "float32"             # float32; uint8: pixels as they are, without scale, mean, std
+  dtype = "float32"             # float32; uint8: pixels as they are, and no
+                                # scale, mean, std
   output = "logits"             # logits, softmax, log-softmax, sigmoid
-May be added: classes = ["crack", "good"] (the file's order), decode = "scaled" (reduced by
-2, 4, 8 while decoding; else whole), orientation = "ignored" (the Exif tag; else obeyed)."""
+May be added: classes = ["crack", "good"] (the file's order),
+decode = "scaled" (reduced by 2, 4, 8 while decoding; else whole),
+orientation = "ignored" (the Exif tag; else obeyed)."""
 
 
 def verify(
@@ -55,8 +60,7 @@ def verify(
     """Run every variant again from the encoded test images.
 
     Exit code 1 where one is not good enough, or the network was in doubt when it was taken in; 3 where no variant's
-    engine is installed.
-    With --foreign: 0 where the file matches the checkpoint, else 1.
+    engine is installed. With --foreign: 0 where the file matches the checkpoint, else 1.
     """
     from edgecnn.errors import UserError
 
