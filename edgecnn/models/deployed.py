@@ -42,6 +42,6 @@ class Deployed(nn.Module):
     def answers(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
         """The same for arrays, however many images; float32 pixels need not be whole numbers from 0 to 255."""
         with torch.inference_mode():
-            batches = torch.from_numpy(np.ascontiguousarray(pixels)).split(_BATCH)
+            batches = torch.split(torch.from_numpy(np.ascontiguousarray(pixels)), _BATCH)
             logits: NDArray[np.float32] = torch.cat([self(batch) for batch in batches]).numpy()
         return logits
