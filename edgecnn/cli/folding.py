@@ -47,7 +47,7 @@ def show_pooled(pooled: Pooled) -> None:
 
     from edgecnn.cli.show import console, judged_words, loss_shown, show_table
 
-    table = Table("variant", "passed", "top-1, %", "fp32, %", "loss, points", "loss shown")
+    table = Table("variant", "passed", "top-1, %", "fp32, %", "loss, points", "loss limit")
     for title in ("agreement, %", "missed", "false alarms"):
         table.add_column(title)
     for row in pooled.variants:

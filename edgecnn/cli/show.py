@@ -28,7 +28,7 @@ OUTCOME_STYLES = {
     "SKIPPED": "dim",
     "REFUSED": "bold red",
 }
-_NARROWEST = 160
+_NARROWEST = 180
 """Columns where stdout is not a terminal: tables in logs are not folded to 80."""
 
 
@@ -277,7 +277,7 @@ def _table(*headers: str, title: str | None = None) -> Table:
     return table
 
 
-_CHECKED = ("logit error", "agree", "top-1, % [95 %]", "loss, points [95 %]", "loss shown", "missed", "false alarms")
+_CHECKED = ("logit error", "agree", "top-1, % [95 %]", "loss, points [95 %]", "loss limit", "missed", "false alarms")
 """The last two with fp32's in brackets."""
 
 
@@ -298,10 +298,11 @@ def _check_cells(check: Check | None) -> tuple[str, ...]:
 def loss_shown(judged: Judged) -> str:
     """In how far the loss is shown to be within the limit, and how many images would show it."""
     if judged.shown == "shown within":
-        return "[green]within[/]"
+        return "[green]shown within[/]"
     if judged.shown == "shown beyond":
-        return "[bold red]beyond[/]"
-    return f"[yellow]no[/] (n ≈ {judged.images_to_show:,})" if judged.images_to_show else "[yellow]no[/]"
+        return "[bold red]shown beyond[/]"
+    images = f" (n ≈ {judged.images_to_show:,})" if judged.images_to_show else ""
+    return f"[yellow]not shown[/]{images}"
 
 
 def _layers(int8: int | None, floating: int | None, share: float | None) -> str:

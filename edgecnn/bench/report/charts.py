@@ -17,7 +17,7 @@ from edgecnn.bench import Summary
 from edgecnn.bench.measure import STAGES
 from edgecnn.bench.report.material import Material, Variant
 from edgecnn.bench.report.training import Training
-from edgecnn.bench.report.wording import milliseconds
+from edgecnn.bench.report.wording import limit_words, milliseconds
 from edgecnn.cache import cache_folder
 from edgecnn.numbers import plain, rounded
 from edgecnn.profiles import Budget
@@ -230,8 +230,9 @@ def _accuracy_floor(axis: Axes, material: Material) -> Text:
     reference = max(variant.artifact.check.reference_top1 for variant in material.variants)
     floor = 100 * reference - material.bundle.accuracy_loss_limit
     axis.axhline(floor, color=_BUDGET_COLOUR, linewidth=1, linestyle=(0, (1, 2)))
+    limit = limit_words(material.bundle.accuracy_loss_limit)
     return axis.text(
-        0.996, floor, f"least accepted: fp32 − {material.bundle.accuracy_loss_limit:g} points", color=_BUDGET_COLOUR,
+        0.996, floor, f"least accepted: fp32 − {limit}", color=_BUDGET_COLOUR,
         fontsize=8.5, ha="right", va="top", transform=axis.get_yaxis_transform(),
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edgecnn.artifact import Bundle
 from edgecnn.bench import Summary, Verdict
 from edgecnn.bench.report.material import Material, Variant, host_words
-from edgecnn.bench.report.wording import counted, millions, milliseconds, moment, percent, proportion
+from edgecnn.bench.report.wording import counted, limit_words, millions, milliseconds, moment, percent, proportion
 from edgecnn.bench.stats import Outcome
 from edgecnn.numbers import plain
 from edgecnn.pooled import Pooled, refused
@@ -90,8 +90,9 @@ def table_notes(material: Material) -> list[str]:
         "on the same images (plus is worse). logit error: the largest, in standard deviations of fp32's logits.",
         parts_line(material.bundle),
         defects,
-        f"loss shown: whether the test images show, for all variants at once with 95 %, that the loss is within "
-        f"{material.bundle.accuracy_loss_limit:g} points, or beyond a limit; n: so many images, answered alike, would.",
+        f"loss limit: whether the test images show, for all variants at once with 95 %, that the loss is within "
+        f"{limit_words(material.bundle.accuracy_loss_limit)}, or beyond a limit; n: so many images, answered alike, "
+        "would.",
     ]
 
 

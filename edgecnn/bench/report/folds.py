@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from edgecnn.bench.report.tables import Cell, Row, Table, errors, loss_shown
-from edgecnn.bench.report.wording import between, percent, points, signed
+from edgecnn.bench.report.wording import between, limit_words, percent, points, signed
 from edgecnn.pooled import Pooled, PooledVariant
 
 _COLUMNS = (
-    *("variant", "passed", "top-1", "fp32", "loss, points", "loss shown", "agree"),
+    *("variant", "passed", "top-1", "fp32", "loss, points", "loss limit", "agree"),
     *("missed (fp32)", "false (fp32)"),
 )
 
@@ -20,7 +20,7 @@ def pooled_table(pooled: Pooled) -> Table:
         "top-1",
         "fp32",
         "loss, points",
-        "loss shown",
+        "loss limit",
         "agree",
         "missed (fp32)",
         "false (fp32)",
@@ -31,8 +31,8 @@ def pooled_table(pooled: Pooled) -> Table:
 def pooled_notes(pooled: Pooled) -> list[str]:
     """How to read it, and what each variant's loss is shown or not shown to be."""
     found = [
-        f"loss shown: whether all folds together show, for all variants at once with 95 %, that the loss is within "
-        f"{pooled.loss_limit:g} points, or beyond a limit; n: so many images, answered alike, would."
+        f"loss limit: whether all folds together show, for all variants at once with 95 %, that the loss is within "
+        f"{limit_words(pooled.loss_limit)}, or beyond a limit; n: so many images, answered alike, would."
     ]
     for row in pooled.variants:
         judged = row.judged

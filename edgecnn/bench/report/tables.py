@@ -180,7 +180,7 @@ def _columns(material: Material) -> list[_Column]:
         ("accuracy", "top-1", checked(_top1_stacked)),
         ("accuracy", "loss, points", checked(_loss)),
         ("accuracy", "McNemar p", checked(lambda check: Cell(probability(check.mcnemar_p)))),
-        ("accuracy", "loss shown", checked(lambda check: loss_shown(check.judged))),
+        ("accuracy", "loss limit", checked(lambda check: loss_shown(check.judged))),
         (
             "errors (fp32)",
             "missed",
@@ -233,7 +233,7 @@ def _loss(check: Check) -> Cell:
 def loss_shown(judged: Judged) -> Cell:
     """In how far the loss is shown to be within the limit, and how many images would show it."""
     images = f"n ≈ {judged.images_to_show:,}" if judged.images_to_show else ""
-    return Cell({"shown within": "within", "shown beyond": "BEYOND"}.get(judged.shown, "no"), images)
+    return Cell("SHOWN BEYOND" if judged.shown == "shown beyond" else judged.shown, images)
 
 
 def errors(variant: int | None, reference: int | None) -> tuple[str, str]:

@@ -91,6 +91,11 @@ def counted(number: int, word: str) -> str:
     return f"{number:,} {word}" + ("" if number == 1 else "s")
 
 
+def limit_words(points: float) -> str:
+    """1 point, 0.5 points."""
+    return f"{points:g} point" + ("" if points == 1 else "s")
+
+
 def _three_digits(value: float) -> str:
     if value >= 100 or not value:
         return f"{value:,.0f}"

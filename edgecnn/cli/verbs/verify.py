@@ -24,7 +24,7 @@ theirs.toml says what is done to an image before it enters that file:
   resize = "bilinear"           # bilinear, bicubic, lanczos, nearest (Pillow,
                                 # torchvision), opencv-linear, -cubic, -area,
                                 # -nearest, edgecnn (ours)
-  antialias = true              # of bilinear, bicubic: torchvision's antialias
+  antialias = true              # of bilinear, bicubic, as in torchvision
   fit = "stretch"               # stretch; center-crop, with crop = 0.875 or
                                 # resize_short = 256
   scale = "1/255"               # 1/255, 1; enters:
