@@ -33,9 +33,8 @@ def finetune(
     metrics = checkpoint.metrics
     accuracy = "no validation images" if metrics.val_top1 is None else f"validation top-1 {metrics.val_top1:.1%}"
     print(f"{out}: {checkpoint.model}, recipe {checkpoint.recipe.name} ({checkpoint.reason})")
-    print(
-        f"{accuracy}, {metrics.epochs} epoch{'s' * (metrics.epochs != 1)} in {metrics.minutes:.1f} min, weights from {checkpoint.weights}"
-    )
+    epochs = f"{metrics.epochs} epoch{'s' * (metrics.epochs != 1)}"
+    print(f"{accuracy}, {epochs} in {metrics.minutes:.1f} min, weights from {checkpoint.weights}")
     raise typer.Exit(bool(checkpoint.doubts))
 
 
