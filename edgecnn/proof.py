@@ -2,13 +2,14 @@
 
 INT8 may decide otherwise on another instruction set, silently: on the engines' fastest kernels of processors without
 VNNI a MobileNetV2 fell from 99 to 65 %. So a variant that was not proven on the set that its engine works with here
-runs the golden images first. That takes seconds, and nothing where it is proven.
+runs the golden images first. That takes seconds, and nothing where it is proven. Another version of an engine has other
+kernels, so it proves nothing either.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +20,7 @@ from edgecnn.artifact import Artifact, Bundle, Flip, Golden
 from edgecnn.documents import Frozen, sha256_of
 from edgecnn.errors import UserError
 from edgecnn.imaging import Preparer
+from edgecnn.installed import installed_versions
 from edgecnn.judge import FEWEST_IMAGES, Yardstick, flips_of, newly_flipped, verdict, yardstick_of
 from edgecnn.runtimes import Session
 
@@ -61,9 +63,9 @@ def prove_here(
     clock: Callable[[], float] = time.monotonic,
 ) -> Proof:
     """What is known of an open variant here. Runs golden images where it is an int8 one that was not proven here."""
-    here = runtimes.instruction_set(artifact.runtime)
-    if here in artifact.proven_on or artifact.precision != "int8":
-        return without_looking(artifact, here)
+    here, other = runtimes.instruction_set(artifact.runtime), other_version(bundle, artifact)
+    if artifact.precision != "int8" or (here in artifact.proven_on and other is None):
+        return without_looking(artifact, here, other)
     preparer, begun = Preparer(bundle.preprocess), clock()
     decided: list[int] = []
     for golden in bundle.golden:
@@ -74,19 +76,40 @@ def prove_here(
             text = f"prepares {golden.file} to other pixels than the exporting machine: install the bundle's versions"
             return Proof(variant=artifact.variant, instruction_set=here, outcome="differs", text=text)
         decided.append(int(session.run(pixels[None])[0].argmax()))
-    return judged(artifact, bundle.golden, yardstick_of(bundle), decided, here)
+    return judged(artifact, bundle.golden, yardstick_of(bundle), decided, here, other)
 
 
-def without_looking(artifact: Artifact, here: str | None) -> Proof:
-    """What the bundle alone tells of a variant on an instruction set."""
-    if here in artifact.proven_on:
+def other_version(bundle: Bundle, artifact: Artifact, versions: Mapping[str, str] | None = None) -> str | None:
+    """In words, the engine's versions where it is another one than the one that the bundle was made with; else None.
+
+    `versions`: of the libraries there; None: those that are installed here. A build's local part (+cpu) is no version.
+    """
+    if artifact.runtime not in runtimes.names():
+        return None
+    library = runtimes.get(artifact.runtime).library
+    there = installed_versions([library]) if versions is None else versions
+    made, found = bundle.provenance.tools.get(library), there.get(library)
+    if made is None or found is None or made.partition("+")[0] == found.partition("+")[0]:
+        return None
+    return f"{library} {made}, not {found}"
+
+
+def without_looking(artifact: Artifact, here: str | None, other: str | None = None) -> Proof:
+    """What the bundle alone tells of a variant on an instruction set. `other`: as `other_version` says."""
+    if here in artifact.proven_on and other is None:
         return Proof(variant=artifact.variant, instruction_set=here, outcome="proven", text=f"proven on {here}")
     outcome: Outcome = "too few" if artifact.precision == "int8" else "not looked at"
-    return Proof(variant=artifact.variant, instruction_set=here, outcome=outcome, text=_not_proven(artifact, here))
+    text = _not_proven(artifact, here, other)
+    return Proof(variant=artifact.variant, instruction_set=here, outcome=outcome, text=text)
 
 
 def judged(
-    artifact: Artifact, golden: Sequence[Golden], yardstick: Yardstick, decided: Sequence[int], here: str | None
+    artifact: Artifact,
+    golden: Sequence[Golden],
+    yardstick: Yardstick,
+    decided: Sequence[int],
+    here: str | None,
+    other: str | None = None,
 ) -> Proof:
     """Judge the decisions (class indices) of the first golden images on the instruction set `here`."""
     images = len(decided)
@@ -103,13 +126,16 @@ def judged(
     )
     outcome = verdict(images, len(flips), yardstick.agreement)
     found = f"{len(flips)} of {images} golden images decided unlike the exporting machine"
+    unproven, with_other = _not_proven(artifact, here, other), f" (made with {other})" if other else ""
     text = {
-        "differs": f"decides otherwise on {here or 'this processor'}: {found}",
-        "too few": f"{_not_proven(artifact, here)}; {found}, which shows too little",
-    }.get(outcome, f"{_not_proven(artifact, here)}; {found}")
+        "differs": f"decides otherwise on {here or 'this processor'}{with_other}: {found}",
+        "too few": f"{unproven}; {found}, which shows too little",
+    }.get(outcome, f"{unproven}; {found}")
     return Proof(variant=artifact.variant, instruction_set=here, outcome=outcome, images=images, flips=flips, text=text)
 
 
-def _not_proven(artifact: Artifact, here: str | None) -> str:
+def _not_proven(artifact: Artifact, here: str | None, other: str | None) -> str:
+    if here in artifact.proven_on and other:
+        return f"not proven with this version (proven on {here} with {other})"
     on = f"only on {', '.join(artifact.proven_on)}" if artifact.proven_on else "on no instruction set"
     return f"not proven on {here or 'this processor'} ({on})"

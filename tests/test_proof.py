@@ -13,8 +13,9 @@ from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle
 from edgecnn.documents import sha256_of
 from edgecnn.executed import Executed
 from edgecnn.imaging import prepare
+from edgecnn.installed import installed_versions
 from edgecnn.judge import FEWEST_IMAGES, newly_flipped, verdict
-from edgecnn.proof import DecidesOtherwise, Proof, prove_here
+from edgecnn.proof import DecidesOtherwise, Proof, other_version, prove_here, without_looking
 from edgecnn.runtimes import Session
 from tests.conftest import encode
 from tests.rehearse.bundle import CLASSES, SPEC, write_bundle_to_rehearse
@@ -182,3 +183,24 @@ def test_refusal_is_a_users_error() -> None:
     from edgecnn.errors import UserError
 
     assert issubclass(DecidesOtherwise, UserError)
+
+
+@pytest.mark.parametrize(("made_with", "proven"), [("", True), ("+cpu", True), (".99", False)])
+def test_another_version_of_the_engine_is_looked_at(
+    made: tuple[Path, Bundle], made_with: str, proven: bool
+) -> None:
+    """ONNX Runtime 1.21 answered otherwise than 1.20, on the same processor."""
+    folder, bundle = made
+    version = installed_versions(["onnxruntime"])["onnxruntime"] + made_with
+    tools = {"onnxruntime": version}
+    whole = bundle.model_copy(update={"provenance": bundle.provenance.model_copy(update={"tools": tools})})
+    on = runtimes.instruction_set("onnxruntime") or ""
+    artifact = variant(bundle, proven_on=(on,), golden_decisions=tuple(EXPECTED))
+    proof, runs = here((folder, whole), artifact, flipped())
+    assert (proof.outcome, runs) == (("proven", 0) if proven else ("same", 60))
+    assert ("not proven with this version" in proof.text) != proven
+    assert (version in proof.text) != proven
+    proof, _ = here((folder, whole), artifact, flipped(1, 2, 3))
+    assert proof.refused != proven
+    assert ("made with onnxruntime" in proof.text) != proven
+    assert (without_looking(artifact, on, other_version(whole, artifact)).outcome == "proven") == proven

@@ -18,7 +18,7 @@ class VariantHere(Frozen):
     """That its engine works with here; None: the system does not tell."""
     proven_on: tuple[str, ...]
     proven: bool
-    """Whether its decisions are proven on that instruction set."""
+    """Whether its decisions are proven on that instruction set, with the engine's version that is installed here."""
     text: str
     fix: str | None
 
@@ -27,15 +27,16 @@ def variants_here(folder: Path, engines: tuple[Engine, ...]) -> tuple[VariantHer
     """Every variant of the bundle in `folder`. Comes with numpy. UserError where there is no whole bundle."""
     from edgecnn import runtimes
     from edgecnn.artifact import load_bundle
-    from edgecnn.proof import without_looking
+    from edgecnn.proof import other_version, without_looking
 
     known = {engine.runtime: engine for engine in engines}
     found = []
-    for artifact in load_bundle(folder).artifacts:
+    bundle = load_bundle(folder)
+    for artifact in bundle.artifacts:
         engine = known.get(artifact.runtime)
         problem = f"{artifact.runtime}: unknown to this edgecnn" if engine is None else engine.library.problem
         here = runtimes.instruction_set(artifact.runtime) if engine else None
-        proof = without_looking(artifact, here)
+        proof = without_looking(artifact, here, other_version(bundle, artifact))
         if engine is None or problem:
             text, fix = f"cannot be run: {problem}", engine.fix if engine else "install a newer edgecnn"
         else:

@@ -16,6 +16,7 @@ from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle, write_bundle
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.judge import Distance, Mask, measure, yardstick_of
+from edgecnn.proof import other_version
 from edgecnn.rehearse.cache import Say, cache_folder
 from edgecnn.rehearse.compare import EMULATED, HELD_BACK, Difference, Outcome, Rehearsed, difference, exit_code, judge
 from edgecnn.rehearse.job import Answer, Job
@@ -133,16 +134,21 @@ def rehearse(
 def record(folder: Path, found: Rehearsal) -> tuple[str, ...]:
     """Write into the bundle on which instruction sets its variants were proven by this; the variants that were.
 
-    An INT8 variant takes as many images, and as few new flips, as its proof on a device: see `proof`.
+    An INT8 variant takes as many images, and as few new flips, as its proof on a device: see `proof`. What decides
+    otherwise is proven there no longer, whatever fewer images had shown. Another version of the engine than the one
+    that the bundle was made with proves nothing.
     """
     bundle = load_bundle(folder)
     artifacts, proven = [], []
     for artifact in bundle.artifacts:
         row = next((one for one in found.variants if one.variant == artifact.variant), None)
         new = row is not None and row.outcome == "same" and not row.too_few and row.instruction_set
-        if new and new not in artifact.proven_on:
+        if row and new and new not in artifact.proven_on and not other_version(bundle, artifact, row.versions):
             artifact = artifact.model_copy(update={"proven_on": (*artifact.proven_on, new)})
             proven.append(artifact.variant)
+        elif row is not None and row.outcome == "differs":
+            left = tuple(one for one in artifact.proven_on if one != row.instruction_set)
+            artifact = artifact.model_copy(update={"proven_on": left})
         artifacts.append(artifact)
     write_bundle(folder, bundle.model_copy(update={"artifacts": tuple(artifacts)}))
     return tuple(proven)
@@ -164,6 +170,8 @@ def _rehearse_variant(stage: _Stage, artifact: Artifact) -> Rehearsed:
         stage.say(f"{name}: on {stage.device.name} ({place.how})")
         ran = _run(place.machine, stage, artifact, lambda done: stage.say(f"{name}: image {done} of {count}"))
     remarks += _version_remarks(ran, here)
+    other = other_version(stage.bundle, artifact, ran.answer.versions) if ran.answer else None
+    remarks += (f"not proven by this: made with {other}",) if other else ()
     if ran.answer is None:
         row = Rehearsed(variant=name, outcome=_outcome(ran), reason=ran.reason, remarks=remarks)
     elif ran.answer.instruction_set != place.instruction_set:

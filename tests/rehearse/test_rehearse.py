@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgecnn import rehearse as rehearsing
-from edgecnn.artifact import Flip, load_bundle
+from edgecnn.artifact import Flip, load_bundle, write_bundle
 from edgecnn.errors import UserError
 from edgecnn.processor import instruction_set_here
 from edgecnn.rehearse import levels, userland
@@ -205,6 +205,27 @@ def test_what_differs_or_died_is_not_recorded(tmp_path: Path) -> None:
     differs = Rehearsed(variant="onnx-int8", outcome="differs", reason="x", instruction_set="aarch64")
     assert rehearsing.record(folder, rehearsal(differs)) == ()
     assert all(one.proven_on == () for one in load_bundle(folder).artifacts)
+
+
+def test_what_decides_otherwise_is_proven_there_no_longer(tmp_path: Path) -> None:
+    folder = write_bundle_to_rehearse(tmp_path / "bundle")
+    same = Rehearsed(variant="onnx-int8", outcome="same", reason=None, instruction_set="x86-64-v3")
+    assert rehearsing.record(folder, rehearsal(same)) == ("onnx-int8",)
+    for outcome, left in (("crashed", ("x86-64-v3",)), ("differs", ())):
+        row = same.model_copy(update={"outcome": outcome, "reason": "x"})
+        assert rehearsing.record(folder, rehearsal(row)) == ()
+        assert load_bundle(folder).artifact("onnx-int8").proven_on == left
+
+
+@pytest.mark.parametrize(("version", "proven"), [("1.20.1", ("onnx-int8",)), ("1.21.0", ())])
+def test_another_version_of_the_engine_proves_nothing(version: str, proven: tuple[str, ...], tmp_path: Path) -> None:
+    folder = write_bundle_to_rehearse(tmp_path / "bundle")
+    bundle = load_bundle(folder)
+    tools = bundle.provenance.model_copy(update={"tools": {"onnxruntime": "1.20.1"}})
+    write_bundle(folder, bundle.model_copy(update={"provenance": tools}))
+    row = Rehearsed(variant="onnx-int8", outcome="same", reason=None, instruction_set="aarch64")
+    found = rehearsal(row.model_copy(update={"versions": {"onnxruntime": version}}))
+    assert rehearsing.record(folder, found) == proven
 
 
 def test_this_machine_is_one_of_its_own_kind(tmp_path: Path) -> None:
