@@ -186,9 +186,7 @@ def test_refusal_is_a_users_error() -> None:
 
 
 @pytest.mark.parametrize(("made_with", "proven"), [("", True), ("+cpu", True), (".99", False)])
-def test_another_version_of_the_engine_is_looked_at(
-    made: tuple[Path, Bundle], made_with: str, proven: bool
-) -> None:
+def test_another_version_of_the_engine_is_looked_at(made: tuple[Path, Bundle], made_with: str, proven: bool) -> None:
     """ONNX Runtime 1.21 answered otherwise than 1.20, on the same processor."""
     folder, bundle = made
     version = installed_versions(["onnxruntime"])["onnxruntime"] + made_with
