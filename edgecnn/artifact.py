@@ -193,8 +193,7 @@ class Artifact(Frozen):
     """Class index that it decided for each golden image on the exporting machine; empty: not recorded."""
     selection: Selection | None = None
     check: Check
-    """On the test images, which select nothing: where they show it beyond a limit it is still here, and never chosen.
-    """
+    """On the test images, which select nothing: shown beyond a limit by them, it is still here, and never chosen."""
 
 
 class LeftOut(Frozen):
@@ -274,6 +273,8 @@ class Grouping(Frozen):
     """Of the contents that are together, whatever the parts are called."""
     straddling: int = 0
     """Parts in several splits, where the folders gave the splits."""
+    alike_apart: int = 0
+    """Sets of images that look alike, are told to be of several parts, and are in several splits."""
 
 
 class Provenance(Frozen):
@@ -368,10 +369,9 @@ def write_bundle(folder: Path, bundle: Bundle) -> None:
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle folder. Every hash is checked before any artifact is opened.
+    """Read a bundle folder; every hash is checked before any artifact is opened.
 
-    Raises UserError: no bundle there, written by a newer version, or any file missing, added or changed.
-    """
+    UserError: no bundle there, written by a newer version, or any file missing, added or changed."""
     path = folder / "bundle.json"
     if not path.is_file():
         raise UserError(f"{folder}: no bundle.json there (expected a bundle folder, made by `edgecnn export`)")

@@ -15,7 +15,7 @@ from edgecnn.data.assign import FRACTIONS, split_by_part
 from edgecnn.data.depth import Depth, find_depth
 from edgecnn.data.items import SPLITS, Dataset, Item, Problem, part_of
 from edgecnn.data.looks import SIDE, grey_picture
-from edgecnn.data.parts import Rule, grouping_of, remarks_on, straddling_parts, with_parts
+from edgecnn.data.parts import Rule, alike_apart, grouping_of, remarks_on, straddling_parts, with_parts
 from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage, UserError, not_one_of
 from edgecnn.imaging import EXTENSIONS, Preparer
@@ -83,10 +83,11 @@ def load_folder(
     )
     _refuse_small_classes(data, min_per_class)
     kept = [item for name in SPLITS for item in data.split(name)]
+    apart = alike_apart(data, pictures, rule)
     return replace(
         data,
-        grouping=grouping_of(kept, rule, len(straddling_parts(data))),
-        remarks=(*data.remarks, *remarks_on(data, rule, given)),
+        grouping=grouping_of(kept, rule, len(straddling_parts(data)), len(apart)),
+        remarks=(*data.remarks, *remarks_on(data, rule, given, apart)),
     )
 
 

@@ -47,7 +47,7 @@ def with_parts(items: Sequence[Item], pictures: Mapping[str, NDArray[np.uint8]],
     return [replace(item, part=part) for item, part in zip(items, _joined(items, names), strict=True)]
 
 
-def grouping_of(items: Sequence[Item], rule: Rule, straddling: int = 0) -> Grouping:
+def grouping_of(items: Sequence[Item], rule: Rule, straddling: int = 0, alike_apart: int = 0) -> Grouping:
     """The record of how the items' parts were told."""
     if rule.group is None:
         by, how = ("looks", "small grey pictures that correlate") if rule.looks else ("content", "equal bytes")
@@ -65,6 +65,7 @@ def grouping_of(items: Sequence[Item], rule: Rule, straddling: int = 0) -> Group
             "largest": max(sizes.values(), default=0),
             "sha256": parts_hash(items),
             "straddling": straddling,
+            "alike_apart": alike_apart,
         }
     )
 
@@ -77,14 +78,18 @@ def parts_hash(items: Sequence[Item]) -> Sha256:
     return sha256_of("\n".join(sorted(" ".join(sorted(contents)) for contents in parts.values())).encode())
 
 
-def remarks_on(data: Dataset, rule: Rule, given: bool) -> tuple[str, ...]:
-    """What the owner of the images should know of their parts, a line each. `given`: the folders say the splits."""
+def remarks_on(data: Dataset, rule: Rule, given: bool, apart: Sequence[Sequence[Item]] = ()) -> tuple[str, ...]:
+    """What the owner of the images should know of their parts, a line each. `given`: the folders say the splits.
+
+    `apart`: as `alike_apart` finds them.
+    """
     every = [item for name in SPLITS for item in data.split(name)]
     sizes = Counter(part_of(item) for item in every)
     several = {part: size for part, size in sizes.items() if size > 1}
     found = []
     if rule.group is not None:
-        found.append(f"{len(every)} images of {len(sizes)} parts (--group): none of them is in two splits")
+        each = "" if several else ", each image one of its own"
+        found.append(f"{len(every)} images of {len(sizes)} parts (--group{each}): none of them is in two splits")
     elif rule.looks and several:
         found.append(
             f"{sum(several.values())} images look like others, {len(several)} parts: each kept in one split; "
@@ -95,7 +100,24 @@ def remarks_on(data: Dataset, rule: Rule, given: bool) -> tuple[str, ...]:
         found = [f"{len(every)} images of {len(sizes)} parts (--group)"] if rule.group is not None else []
         if straddling:
             found.append(_flattered(straddling, rule))
+    if apart:
+        found.append(_alike_words(apart, rule))
     return tuple(found)
+
+
+def alike_apart(data: Dataset, pictures: Mapping[str, NDArray[np.uint8]], rule: Rule) -> list[list[Item]]:
+    """Sets of images that look alike, are told to be of several parts, and are in several splits: one image of each.
+
+    A wrong expression, of the shot rather than of the part, names parts that straddle no split and keep nothing apart.
+    """
+    if rule.group is None and rule.looks:
+        return []
+    placed = [(name, item) for name in SPLITS for item in data.split(name)]
+    alike_with: dict[str, dict[str, Item]] = defaultdict(dict)
+    for (split, item), name in zip(placed, _by_looks([item for _, item in placed], pictures), strict=True):
+        alike_with[name].setdefault(split, item)
+    sets = [list(images.values()) for images in alike_with.values()]
+    return [images for images in sets if len({part_of(item) for item in images}) > 1]
 
 
 def straddling_parts(data: Dataset) -> dict[str, list[Item]]:
@@ -114,6 +136,18 @@ def _flattered(straddling: Mapping[str, Sequence[Item]], rule: Rule) -> str:
         f"WARNING: {len(straddling)} {what} are in more than one of the given splits (such as {first[0].name} and "
         f"{first[1].name}): what one split teaches, another tests, and accuracy is flattered; give one folder of "
         "classes without splits, and they are kept apart"
+    )
+
+
+def _alike_words(apart: Sequence[Sequence[Item]], rule: Rule) -> str:
+    one, other = apart[0][:2]
+    sets = f"{len(apart)} set{'s' * (len(apart) != 1)} of images that look alike"
+    such = f"in more than one split (such as {one.name} and {other.name})"
+    if rule.group is None:
+        return f"{sets} are {such}, as --no-group allows: where they show one part, accuracy is flattered"
+    return (
+        f"WARNING: {sets} have several parts by --group, and are {such}: where they show one part, accuracy is "
+        "flattered: mend --group so that it names the part"
     )
 
 
@@ -152,7 +186,7 @@ def _by_expression(items: Sequence[Item], text: str) -> list[str]:
 
 
 def _by_table(items: Sequence[Item], root: Path, path: Path) -> list[str]:
-    rows = _rows(path)
+    rows = [(_below(root, file), group) for file, group in _rows(path)]
     by_base: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_base[item.path.name].append(item)
@@ -166,7 +200,7 @@ def _by_table(items: Sequence[Item], root: Path, path: Path) -> list[str]:
             raise UserError(f"{path}: {file!r} is {_listed([item.name for item in alone])}: give its path")
         if name is None:
             # An image that was left out is no mistake of the table.
-            if not (root / file).is_file():
+            if Path(file).is_absolute() or ".." in Path(file).parts or not (root / file).is_file():
                 unknown.append(file)
         elif groups.setdefault(name, group) != group:
             twice.append(name)
@@ -181,6 +215,16 @@ def _by_table(items: Sequence[Item], root: Path, path: Path) -> list[str]:
             "file,group; a part that was photographed once has a group of its own"
         )
     return [groups[item.name] for item in items]
+
+
+def _below(root: Path, file: str) -> str:
+    """A path from the top of the disk as one below the data folder, where it is that."""
+    whole = Path(file)
+    if whole.is_absolute():
+        for top in (root.absolute(), root.resolve()):
+            if whole.is_relative_to(top):
+                return whole.relative_to(top).as_posix()
+    return file
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:

@@ -22,14 +22,17 @@ from edgecnn.artifact import (
     Doubt,
     FrameCheck,
     Golden,
+    Grouping,
     LeftOut,
     Preprocess,
     inventory,
+    load_bundle,
     write_bundle,
 )
 from edgecnn.bench import NULL_VARIANT, Run
 from edgecnn.bench.records import Subject, write_run
 from edgecnn.bench.report import wording, write_report
+from edgecnn.bench.report.findings import parts_line
 from edgecnn.bench.report.material import gather
 from edgecnn.documents import sha256_of
 from edgecnn.errors import MissingExtra, UserError
@@ -283,6 +286,16 @@ def test_doubts_stand_above_the_verdict(tmp_path: Path, make_run: Callable[..., 
 def test_without_doubts_nothing_is_warned_of(case: Path) -> None:
     for page in _report(case):
         assert "WARNING" not in page
+
+
+def test_look_alikes_that_a_rule_keeps_apart_are_said(case: Path) -> None:
+    whole = load_bundle(case / "bundle")
+    grouping = Grouping(by="names", rule="_([0-9])", images=80, parts=4, largest=20, sha256="0" * 64)
+    for apart in (0, 1, 20):
+        told = whole.provenance.model_copy(update={"grouping": grouping.model_copy(update={"alike_apart": apart})})
+        line = parts_line(whole.model_copy(update={"provenance": told}))
+        assert "named by '_([0-9])'" in line
+        assert ("of images that look alike are in several splits" in line) == bool(apart)
 
 
 def test_a_budget_that_is_missed_says_so_in_words(case: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -63,7 +64,10 @@ def test_parts_are_told_by_looks_unless_switched_off(tiles: Path) -> None:
     assert straddling(off) > 20
     assert off.grouping is not None
     assert (off.grouping.by, off.grouping.parts) == ("content", 120)
-    assert off.remarks == ()
+    (remark,) = off.remarks
+    assert remark.startswith(f"{off.grouping.alike_apart} sets of images that look alike are in more than one split")
+    assert "as --no-group allows" in remark
+    assert off.grouping.alike_apart == straddling(off)
 
 
 def test_a_rule_names_the_parts(tiles: Path) -> None:
@@ -72,8 +76,23 @@ def test_a_rule_names_the_parts(tiles: Path) -> None:
         assert straddling(data) == 0
         assert data.grouping is not None
         assert (data.grouping.by, data.grouping.rule, data.grouping.parts) == ("names", rule, 40)
+        assert data.grouping.alike_apart == 0
         assert {part_of(item) for item in data.train} == parts_in(data, "train")
     assert data.remarks == ("120 images of 40 parts (--group): none of them is in two splits",)
+
+
+@pytest.mark.parametrize(("rule", "each"), [("shot[0-2]$|shot[0-2]", False), (".*", True)])
+def test_a_rule_of_the_shot_or_the_whole_name_is_warned_of(rule: str, each: bool, tiles: Path) -> None:
+    """No part that it names straddles, and every part does."""
+    data = load_folder(tiles, group=rule)
+    assert data.grouping is not None
+    assert data.grouping.alike_apart == straddling(data) > 20
+    first, warning = data.remarks
+    assert ("each image one of its own" in first) == each
+    assert f"WARNING: {straddling(data)} sets of images that look alike have several parts by --group" in warning
+    assert "accuracy is flattered" in warning
+    # One image of each split, of one part.
+    assert re.search(r"such as (\w+)/(p\d+)_shot\d.png and \1/\2_shot\d.png", warning)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +129,8 @@ def test_a_table_names_the_parts(tiles: Path, tmp_path: Path) -> None:
     files = sorted(tiles.rglob("*.png"))
     by_path = [f"{path.relative_to(tiles).as_posix()},{path.name[:4]}" for path in files]
     by_name = [f"{path.name},{path.name[:4]}" for path in files]
-    for rows in (["file,group", *by_path], by_name):
+    whole = [f"{path.resolve()},{path.name[:4]}" for path in files]
+    for rows in (["file,group", *by_path], by_name, whole):
         data = load_folder(tiles, group=table(tmp_path / "groups.csv", rows))
         assert straddling(data) == 0
         assert data.grouping is not None
@@ -120,9 +140,13 @@ def test_a_table_names_the_parts(tiles: Path, tmp_path: Path) -> None:
 
 def test_a_table_that_does_not_fit_is_refused(tiles: Path, tmp_path: Path) -> None:
     rows = [f"{path.relative_to(tiles).as_posix()},{path.name[:4]}" for path in sorted(tiles.rglob("*.png"))]
+    outside = tiles.parent / "outside.png"
+    outside.write_bytes(b"")
     cases = {
         r"no group for 2 of 120 images \(crack/p000_shot0.png, crack/p000_shot1.png\)": rows[2:],
         r"1 files are not below .* \(crack/nothing.png\)": [*rows, "crack/nothing.png,x"],
+        r"1 files are not below .* \(\.\./outside.png\)": [*rows, "../outside.png,x"],
+        r"1 files are not below .* \(/\S*outside.png\)": [*rows, f"{outside},x"],
         r"crack/p000_shot0.png: in two groups": [*rows, "crack/p000_shot0.png,other"],
         r"line 2: 'one': expected two columns": [rows[0], "one"],
         r"line 1: 'a.png,': expected two columns": ["a.png,"],

@@ -112,9 +112,15 @@ def parts_line(bundle: Bundle) -> str:
         if grouping.straddling
         else ""
     )
+    apart = (
+        f"; {counted(grouping.alike_apart, 'set')} of images that look alike are in several splits, and where these "
+        "show one part, accuracy is flattered"
+        if grouping.alike_apart
+        else ""
+    )
     return (
         f"Parts: {grouping.images:,} images of {counted(grouping.parts, 'part')} ({how}; sha256 "
-        f"{grouping.sha256[:12]}…){straddling}."
+        f"{grouping.sha256[:12]}…){straddling}{apart}."
     )
 
 
