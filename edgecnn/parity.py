@@ -83,13 +83,13 @@ def check_frames(
 ) -> FrameCheck:
     """Measure what a raw frame changes against its encoded file: pixels, logits, decisions.
 
-    Within a limit below 1: one decision more than it allows may differ, which may be a near tie between classes.
+    One decision that differs is within any limit below 1, however few the images: it may be a near tie of two classes.
     """
     frames = prepare_as_frames(paths, spec)
     logits = np.concatenate([session.run(frame[None]) for frame in frames])
     found = frames_against_files(frames, prepare_files(paths, spec), logits, file_logits)
     flips = round((1 - found["agreement"]) * len(paths))
-    within = flips <= round((1 - limit) * len(paths), 6) + (limit < 1)
+    within = flips <= max(round((1 - limit) * len(paths), 6), limit < 1)
     return FrameCheck.model_validate({**found, "limit": limit, "within": within})
 
 
