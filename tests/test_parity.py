@@ -27,11 +27,17 @@ class Answers:
 
 @pytest.mark.parametrize(
     ("flips", "limit", "within"),
-    [(0, 0.9, True), (1, 0.9, True), (2, 0.9, False), (1, 0.98, True), (2, 0.98, False), (1, 1.0, False), (0, 1.0, True)],
+    [
+        (0, 0.9, True),
+        (1, 0.9, True),
+        (2, 0.9, False),
+        (1, 0.98, True),
+        (2, 0.98, False),
+        (1, 1.0, False),
+        (0, 1.0, True),
+    ],
 )
-def test_one_near_tie_among_few_images_is_no_fault(
-    tmp_path: Path, flips: int, limit: float, within: bool
-) -> None:
+def test_one_near_tie_among_few_images_is_no_fault(tmp_path: Path, flips: int, limit: float, within: bool) -> None:
     """Of 10 images; a target that wants all of them gets all of them."""
     paths = [tmp_path / f"{number}.png" for number in range(10)]
     for number, path in enumerate(paths):
