@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from edgecnn.artifact import Provenance
+from edgecnn.cli import main
 from edgecnn.data import Dataset, load_folder
 from tests.training import write_images
 
@@ -33,6 +35,18 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("untimed")
     for one in LOUD:
         config.addinivalue_line("filterwarnings", one)
+
+
+def call(*words: object) -> int:
+    """Exit code of `edgecnn …` in this process."""
+    before, sys.argv = sys.argv, ["edgecnn", *map(str, words)]
+    try:
+        main()
+    except SystemExit as left:
+        return int(left.code or 0)
+    finally:
+        sys.argv = before
+    return 0
 
 
 def encode(pixels: np.ndarray, image_format: str = "PNG", **options: object) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,13 @@ import pytest
 
 from edgecnn.artifact import Flip, Judged, load_bundle, write_bundle
 from edgecnn.bench import rows
-from edgecnn.cli import main
 from edgecnn.data import Dataset, Item, load_folder, part_of
 from edgecnn.errors import UserError
 from edgecnn.folds import datasets, pool
 from edgecnn.intervals import clopper_pearson, difference_by_part, paired_difference, share_by_part
 from edgecnn.parity import REFERENCE_FILE, load_reference
 from edgecnn.pooled import POOLED, Pooled
+from tests.conftest import call
 from tests.data.test_parts import write_parts
 
 FOLDS = 2
@@ -37,14 +36,7 @@ runtime = "onnxruntime"
 
 
 def run(*words: object) -> int:
-    before, sys.argv = sys.argv, ["edgecnn", "run", *map(str, words)]
-    try:
-        main()
-    except SystemExit as left:
-        return int(left.code or 0)
-    finally:
-        sys.argv = before
-    return 0
+    return call("run", *words)
 
 
 @pytest.fixture(scope="module")

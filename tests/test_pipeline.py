@@ -17,27 +17,15 @@ from edgecnn.artifact import Bundle, load_bundle, write_bundle
 from edgecnn.bench import NULL_VARIANT, bench, read_runs
 from edgecnn.bench.records import Run, write_run
 from edgecnn.bench.rows import Row
-from edgecnn.cli import main
 from edgecnn.data import calibration_items, load_split, split_hash
 from edgecnn.data.surfaces import write_demo_data
 from edgecnn.parity import load_reference, verify
 from edgecnn.profiles import load_target
 from tests.bench.conftest import write_tiny_bundle
+from tests.conftest import call
 
 VERDICTS = (0, 1, 3)
 WORDS = ("--model", "edgecnn:resnet_small_32", "--weights", "none", "--size", "48", "--epochs", "2", "--samples", "60")
-
-
-def call(*words: object) -> int:
-    """Exit code of `edgecnn …` in this process."""
-    before, sys.argv = sys.argv, ["edgecnn", *map(str, words)]
-    try:
-        main()
-    except SystemExit as left:
-        return int(left.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from edgecnn.data import Dataset, load_folder
 from edgecnn.errors import UserError
 from tests.adopt.conftest import toml
 from tests.adopt.parts import CLASSES, EACH, SPEC, described, train, write_onnx, write_parts
-from tests.adopt.test_export import call
+from tests.conftest import call
 
 TARGET = """# edgecnn export net.onnx --target target.toml --out bundle/
 name = "onnx"

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from edgecnn.cli import main
 from tests.adopt.conftest import GOOD_TOML, toml
+from tests.conftest import call
 from tests.onnx_graph.files import classifier, written
 from tests.onnx_graph.test_network import BAD_ONNX
 from tests.training import write_images
-
-
-def call(*words: object) -> int:
-    """Exit code of `edgecnn …` in this process."""
-    before, sys.argv = sys.argv, ["edgecnn", *map(str, words)]
-    try:
-        main()
-    except SystemExit as left:
-        return int(left.code or 0)
-    finally:
-        sys.argv = before
-    return 0
 
 
 def pickled(path: Path) -> Path:

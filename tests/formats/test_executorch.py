@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,12 @@ from edgecnn import formats
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
-from edgecnn.judge import Yardstick
 from edgecnn.models import Deployed
 from edgecnn.quantize.flat import flatten, layers_of
-from edgecnn.quantize.ladder import Attempt, TuningSet
+from edgecnn.quantize.ladder import Attempt
 from edgecnn.runtimes import open_file
-from tests.conftest import picture
+from tests.conftest import pictures
+from tests.networks import eager, error, tuning_by
 from tests.real import MACS as REAL_MACS
 from tests.real import mobilenet_v2
 
@@ -33,6 +34,7 @@ from edgecnn.quantize.engines import executorch as quantize_executorch
 from edgecnn.runtimes import executorch as runtime
 
 SIZE, CLASSES = 32, 3
+images = partial(pictures, side=SIZE)
 PIXELS = (SIZE // 2) ** 2
 MACS = {
     "stem": 8 * 3 * 9 * PIXELS,
@@ -68,20 +70,6 @@ class Net(nn.Module):
         return logits
 
 
-def images(count: int, first: int = 0) -> np.ndarray:
-    return np.stack([picture(seed, SIZE, SIZE) for seed in range(first, first + count)])
-
-
-def eager(module: nn.Module, batch: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        answers: np.ndarray = module(torch.from_numpy(batch)).numpy()
-    return answers
-
-
-def error(logits: np.ndarray, reference: np.ndarray) -> float:
-    return float(np.abs(logits - reference).max() / reference.std())
-
-
 @pytest.fixture(scope="module")
 def module() -> Deployed:
     torch.manual_seed(1)
@@ -96,14 +84,8 @@ def attempt(module: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Attem
     return Attempt("min-max", source, "min-max")
 
 
-def tuning(module: nn.Module) -> TuningSet:
-    validation = images(8, 100)
-    logits = eager(module, validation)
-    return TuningSet(images(12), validation, logits.argmax(1), logits, Yardstick(1.0), 1)
-
-
 def written(attempt: Attempt, module: nn.Module, out: Path) -> Path:
-    files = quantize_executorch.QUANTIZER.write(attempt, tuning(module), out)
+    files = quantize_executorch.QUANTIZER.write(attempt, tuning_by(module, images, 12, 8), out)
     return out / files[0]
 
 

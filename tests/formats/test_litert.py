@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,6 @@ from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.formats import Source
 from edgecnn.formats.litert import captured, fp32_file, keep_pooled_dimensions, merge_normalisation
-from edgecnn.judge import Yardstick
 from edgecnn.metadata import describe, read_tflite
 from edgecnn.modelfiles.metadata import tflite_metadata
 from edgecnn.modelfiles.tflite import hushed, inputs_and_outputs, operations
@@ -29,7 +29,8 @@ from edgecnn.quantize.flat import flatten, layers_of
 from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.runtimes import open_file
 from edgecnn.runtimes.litert import InterpreterSession, _delegated
-from tests.conftest import picture
+from tests.conftest import pictures
+from tests.networks import eager, tuning_by
 from tests.real import mobilenet_v2
 
 for needed in ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"):
@@ -37,6 +38,7 @@ for needed in ("litert_torch", "ai_edge_litert", "ai_edge_quantizer"):
         pytest.skip(f"{needed} is not installed", allow_module_level=True)
 
 SIZE, CLASSES = 32, 3
+images = partial(pictures, side=SIZE)
 DESCRIBED = {"classes": '["good", "Kratzer", "défaut"]', "preprocess": '{"height": 32}'}
 TUNED = ("rewritten", "float")
 
@@ -59,15 +61,6 @@ class Net(nn.Module):
         x = x * nn.functional.hardsigmoid(self.squeeze(x.mean((2, 3), keepdim=True)))
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
-
-
-def images(count: int, first: int = 0) -> np.ndarray:
-    return np.stack([picture(seed, SIZE, SIZE) for seed in range(first, first + count)])
-
-
-def eager(module: Any, batch: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        return module(torch.from_numpy(batch)).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +88,7 @@ def attempt(module: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Attem
 
 @pytest.fixture(scope="module")
 def tuning(module: Deployed) -> TuningSet:
-    validation = images(12, 100)
-    logits = eager(module, validation)
-    return TuningSet(images(24), validation, logits.argmax(1), logits, Yardstick(1.0), 1)
+    return tuning_by(module, images, 24, 12)
 
 
 def written(attempt: Attempt, tuning: TuningSet, out: Path, **more: Any) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,13 +46,15 @@ from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.observe import BINS, OBSERVERS, Histogram
 from edgecnn.runtimes import ncnn as runtime
 from edgecnn.runtimes import open_file
-from tests.conftest import picture
+from tests.conftest import pictures as squares
+from tests.networks import eager, tuning_by
 
 for needed in ("ncnn", "pnnx"):
     if importlib.util.find_spec(needed) is None:
         pytest.skip(f"{needed} is not installed", allow_module_level=True)
 
 SIZE, CLASSES = 32, 3
+pictures = partial(squares, side=SIZE)
 
 
 class Net(nn.Module):
@@ -72,10 +75,6 @@ class Net(nn.Module):
         x = x * nn.functional.hardsigmoid(self.squeeze(x.mean((2, 3), keepdim=True)))
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
-
-
-def pictures(count: int, first: int = 0) -> np.ndarray:
-    return np.stack([picture(seed, SIZE, SIZE) for seed in range(first, first + count)])
 
 
 @pytest.fixture(scope="module")
@@ -100,13 +99,7 @@ def flat(module: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Source:
 
 @pytest.fixture(scope="module")
 def tuning(module: Deployed) -> TuningSet:
-    logits = answers(module, pictures(4, 100))
-    return TuningSet(pictures(12), pictures(4, 100), logits.argmax(1), logits, Yardstick(1.0), 1)
-
-
-def answers(module: nn.Module, images: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        return np.asarray(module(torch.from_numpy(images)))
+    return tuning_by(module, pictures, 12, 4)
 
 
 def written(attempt: Attempt, tuning: TuningSet, out: Path) -> Path:
@@ -267,7 +260,7 @@ def test_no_permute_is_left_and_the_answers_are_the_network_s(kind: str, request
     assert layers[0].kind == "Input"
     assert layers[0].params == {0: SIZE, 1: SIZE, 2: 3}
     session = open_file(fp32_file(source), "ncnn", "fp32", 1)
-    images, reference = pictures(5, 50), answers(module, pictures(5, 50))
+    images, reference = pictures(5, 50), eager(module, pictures(5, 50))
     assert np.abs(session.run(images) - reference).max() < 1e-4 * reference.std()
     session.close()
 
@@ -392,7 +385,7 @@ def test_an_int8_file_says_what_it_executed(flat: Source, tuning: TuningSet, tmp
     assert report.quantize_ops == 3 + 3
     assert len(report.remarks) == 1
     assert report.remarks[0].startswith("2 of 7 layers are float in this file: ")
-    reference = answers(flat.module, pictures(6, 60))
+    reference = eager(flat.module, pictures(6, 60))
     assert np.abs(session.run(pictures(6, 60)) - reference).max() < 0.1 * reference.std()
 
 
@@ -545,7 +538,7 @@ def test_real_weights_keep_their_decisions(shared: Path, tmp_path: Path) -> None
     files = sorted((shared / "data" / "imagenet_val1300").rglob("*.JPEG"))[::16]
     images = np.stack([prepare(file.read_bytes(), built.preprocess) for file in files])
     calibration, held_out = images[:40], images[40:]
-    reference = answers(module, held_out)
+    reference = eager(module, held_out)
     (tmp_path / "work").mkdir()
     source = Source(flatten(module, 224, 224), 224, 224, tmp_path / "work")
     exact = open_file(fp32_file(source), "ncnn", "fp32", 1).run(held_out)

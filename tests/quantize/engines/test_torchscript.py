@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from edgecnn.quantize.grid import whole_weights
 from edgecnn.quantize.ladder import Attempt, TuningSet
 from edgecnn.quantize.lowering import ranges_of
 from edgecnn.runtimes import open_file
-from tests.conftest import picture
+from tests.conftest import pictures
+from tests.networks import eager, error, tuning_by
 from tests.real import MACS, mobilenet_v2
 
 SIZE, CLASSES = 32, 3
+images = partial(pictures, side=SIZE)
 ROUNDING = 1e-4
 """Of float sums, relative to the logit scale: what an fp32 variant may differ by, too."""
 
@@ -59,16 +62,6 @@ class Net(nn.Module):
         return logits
 
 
-def images(count: int, first: int = 0) -> np.ndarray:
-    return np.stack([picture(seed, SIZE, SIZE) for seed in range(first, first + count)])
-
-
-def eager(module: nn.Module, batch: np.ndarray) -> np.ndarray:
-    with torch.inference_mode():
-        answers: np.ndarray = module(torch.from_numpy(batch)).numpy()
-    return answers
-
-
 def deployed(net: nn.Module, size: int = SIZE) -> Deployed:
     torch.manual_seed(0)
     for one in net.modules():
@@ -89,20 +82,10 @@ def attempt(module: Deployed, tmp_path: Path) -> Attempt:
     return Attempt("min-max", Source(flatten(module, SIZE, SIZE), SIZE, SIZE, tmp_path), "min-max")
 
 
-def tuning(module: nn.Module) -> TuningSet:
-    validation = images(8, 100)
-    logits = eager(module, validation)
-    return TuningSet(images(12), validation, logits.argmax(1), logits, Yardstick(1.0), 1)
-
-
 def opened(attempt: Attempt, module: nn.Module, out: Path) -> Any:
     out.mkdir()
-    files = torchscript.QUANTIZER.write(attempt, tuning(module), out)
+    files = torchscript.QUANTIZER.write(attempt, tuning_by(module, images, 12, 8), out)
     return open_file(out / files[0], "pytorch", "int8", 1)
-
-
-def error(logits: np.ndarray, reference: np.ndarray) -> float:
-    return float(np.abs(logits - reference).max() / reference.std())
 
 
 def kinds(session: Any) -> list[str]:
@@ -186,7 +169,7 @@ def test_a_convolution_is_the_arithmetic_of_integers(tmp_path: Path) -> None:
 
 
 def test_the_observer_decides_the_ranges(attempt: Attempt, module: Deployed) -> None:
-    sets = tuning(module)
+    sets = tuning_by(module, images, 12, 8)
     whole, clipped = (ranges_of(replace(attempt, observer=name), sets) for name in ("min-max", "least squared error"))
     assert set(whole) == set(clipped)
     assert all(
