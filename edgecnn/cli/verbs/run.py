@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,10 @@ from edgecnn.cli.options import BudgetText, Data, Json, Samples, TargetName
 from edgecnn.cli.training import fine_tune_from, takes_training
 from edgecnn.cli.verbs import Verb
 from edgecnn.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from edgecnn.artifact import Bundle
+    from edgecnn.pooled import Pooled
 
 
 @takes_training
@@ -40,7 +44,6 @@ def run(
     that the folder gives are not used. Exit code 1 where all folds together refuse a variant that the bundle keeps.
     """
     from edgecnn.bench import overall
-    from edgecnn.bench.report import write_report
     from edgecnn.cli.show import say, shortfalls, show_bundle, show_rows, tell_why_1
     from edgecnn.export import export as make_bundle
     from edgecnn.pipeline import bench_once, choose, remove_results, with_choice
@@ -60,18 +63,11 @@ def run(
     rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, say)
     bundle = choose(folder / "bundle", rows)
     rows = with_choice(rows, bundle)
-    try:
-        run_folder = folder / "train"
-        pages = write_report(folder / "bundle", folder / "bench.jsonl", folder, data, run=run_folder, pooled=pooled)
-        page = str(pages[1])
-    except MissingExtra as error:
-        page = f"not written, {error}"
+    page = _report(folder, data, pooled)
     verdict, beyond = overall(rows), refused(pooled, bundle) if pooled else {}
     if as_json:
         paths = {"bundle": str(folder / "bundle"), "report": page, "runs": str(folder / "bench.jsonl")}
-        left_out = [left.model_dump(mode="json") for left in bundle.left_out]
-        choice = bundle.choice.model_dump() if bundle.choice else None
-        summary = {**verdict.model_dump(mode="json"), "choice": choice, "left_out": left_out, **paths}
+        summary = {**verdict.model_dump(mode="json"), **_fate(bundle), **paths}
         if pooled:
             summary["pooled"] = {**pooled.model_dump(mode="json"), "refused": beyond}
         print(json.dumps(summary, indent=1))
@@ -84,6 +80,25 @@ def run(
     short = [*(short or shortfalls(bundle)), *(f"{variant}: all folds together refuse it" for variant in beyond)]
     tell_why_1(short)
     raise typer.Exit(1 if short else verdict.exit_code)
+
+
+def _report(folder: Path, data: Path, pooled: Pooled | None) -> str:
+    """Where the page is, or why it is not."""
+    from edgecnn.bench.report import write_report
+
+    try:
+        pages = write_report(
+            folder / "bundle", folder / "bench.jsonl", folder, data, run=folder / "train", pooled=pooled
+        )
+    except MissingExtra as error:
+        return f"not written, {error}"
+    return str(pages[1])
+
+
+def _fate(bundle: Bundle) -> dict[str, Any]:
+    """Which variant was chosen and which were left out."""
+    choice = bundle.choice.model_dump() if bundle.choice else None
+    return {"choice": choice, "left_out": [left.model_dump(mode="json") for left in bundle.left_out]}
 
 
 VERB = Verb(
