@@ -113,6 +113,7 @@ def _proven(job: Job, artifact: Artifact, model: Path) -> Artifact | LeftOut:
         cache_folder(None),
         job.progress,
         older=job.target.machine == "x86_64" and job.target.isa == "any",
+        needs="x86-64-vnni" if job.target.isa == "vnni" else None,
     )
     for remark in shown.remarks:
         job.progress(f"{artifact.variant}: {remark}")

@@ -50,18 +50,21 @@ def prove(
     cache: Path,
     say: Say,
     older: bool = True,
+    needs: str | None = None,
     run_there: Run | None = None,
 ) -> Shown:
     """Run the first golden images (with their files) of an INT8 variant on every lower x86-64 level than this machine.
 
     `artifact` has its `golden_decisions`, `model` is its main file. `older`: whether the target may be an x86-64
     processor with less than this machine has. Where it may not, or the precision is another one, only this machine's
-    own set is proven; so too where this machine is not known to be an x86-64, and then the remarks say so.
+    own set is proven; so too where this machine is not known to be an x86-64, and then the remarks say so. `needs`: the
+    instruction set that the target has for certain.
     """
     here = runtimes.instruction_set(artifact.runtime)
     proven = [here] if here else []
     if not older or artifact.precision != "int8":
-        return Shown(tuple(proven), None, ())
+        lacking = needs if needs != here and artifact.precision == "int8" else None
+        return Shown(tuple(proven), None, (_never_ran(lacking, here),) if lacking else ())
     if here not in INSTRUCTION_SETS["x86_64"]:
         return Shown(tuple(proven), None, tuple(_elsewhere_only(level, here) for level in reversed(LEVELS)))
     remarks = []
@@ -80,6 +83,14 @@ def prove(
         else:
             remarks.append(proof.text)
     return Shown(tuple(proven), None, tuple(remarks))
+
+
+def _never_ran(needs: str, here: str | None) -> str:
+    this = f"this machine is {here}" if here else "this machine's instruction set is not known"
+    return (
+        f"not proven on {needs}, which the target has: {this}, and int8 may saturate here where it does not there: "
+        "export on such a machine"
+    )
 
 
 def _elsewhere_only(level: Level, here: str | None) -> str:

@@ -150,6 +150,20 @@ def test_a_target_that_is_no_older_is_not_looked_at(int8: Artifact) -> None:
     assert found == short.Shown(("x86-64-vnni",), None, ())
 
 
+@pytest.mark.parametrize(("here", "remarks"), [("x86-64-vnni", 0), ("x86-64-v3", 1), (None, 1)])
+def test_a_target_with_vnni_is_not_proven_without_it(
+    here: str | None, remarks: int, int8: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "instruction_set", lambda name: here)
+    for precision, said in (("int8", remarks), ("fp32", 0)):
+        artifact = int8.model_copy(update={"precision": precision})
+        given = (artifact, Path("m.onnx"), golden(), SPEC, YARDSTICK, Path("/none"), lambda line: None)
+        found = prove(*given, older=False, needs="x86-64-vnni")
+        assert found.refused is None
+        assert len(found.remarks) == said
+        assert all("not proven on x86-64-vnni, which the target has" in remark for remark in found.remarks)
+
+
 def test_there_is_nothing_below_an_arm_or_an_old_processor() -> None:
     assert levels_below("aarch64-dotprod") == levels_below(None) == levels_below("x86-64-v2") == []
     assert [one.name for one in levels_below("x86-64-avx512")] == ["x86-64-v3", "x86-64-v2"]
