@@ -174,28 +174,29 @@ def _row(
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Engines by instruction sets: top-1 and flips against fp32. The latest row of a cell counts."""
+    """Engines by instruction sets: top-1 (points lost), images that flip. The latest row of a cell counts."""
     cells: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
     for row in rows:
         if row["variant"].endswith("int8"):
             cells.setdefault((row["network"], row["data"], row["variant"]), {})[row["device"]] = row
     columns = [name for name in COLUMNS if name != "x86-64-avx512" or any(name in line for line in cells.values())]
     lines = [
-        f"| network, data | variant | fp32, % (images) | {' | '.join(COLUMNS[name] for name in columns)} |",
-        "|" + "---|" * (3 + len(columns)),
+        f"| network, data | variant | {' | '.join(COLUMNS[name] for name in columns)} |",
+        "|" + "---|" * (2 + len(columns)),
     ]
     for (network, data, variant), line in sorted(cells.items()):
-        any_row = next(iter(line.values()))
         told = [_cell(line.get(name)) for name in columns]
-        fp32 = f"{100 * any_row['fp32_top1']:.1f} ({any_row['images']})"
-        lines.append(f"| {network}, {data} | {variant} | {fp32} | {' | '.join(told)} |")
+        lines.append(f"| {network}, {data} | {variant} | {' | '.join(told)} |")
     return lines
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return "not run here"
-    return "does not run" if row["top1"] is None else f"{100 * row['top1']:.1f} %, {row['flips']} flips"
+    if row["top1"] is None:
+        return "does not run"
+    lost = 100 * (row["fp32_top1"] - row["top1"])
+    return f"{100 * row['top1']:.1f} % ({lost:+.1f}), {row['flips']} of {row['images']}"
 
 
 if __name__ == "__main__":

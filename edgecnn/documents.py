@@ -58,10 +58,19 @@ def checked(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
         raise UserError(f"{where}: {problems(error)}") from None
 
 
+_OUR_WORDS = {"extra_forbidden": "there is no such key", "missing": "is missing"}
+"""For pydantic's, by its types of findings."""
+
+
 def problems(error: ValidationError) -> str:
-    """All of pydantic's findings on one line."""
+    """All of pydantic's findings on one line, but those that only follow from a finding inside the same value."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    return "; ".join(_problem([str(part) for part in item["loc"]], item["msg"]) for item in found)
+    places = [item["loc"] for item in found]
+    return "; ".join(
+        _problem([str(part) for part in item["loc"]], _OUR_WORDS.get(item["type"], item["msg"]))
+        for item in found
+        if not any(len(place) > len(item["loc"]) and place[: len(item["loc"])] == item["loc"] for place in places)
+    )
 
 
 def _problem(where: Sequence[str], message: str) -> str:

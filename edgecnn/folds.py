@@ -55,9 +55,10 @@ def datasets(data: Dataset, count: int, seed: int) -> tuple[Dataset, ...]:
         if missing:
             label = min(missing)
             parts = len({part_of(item) for item in every if item.label == label})
+            cure = "try --folds 3, or add images" if parts >= 3 != count else "add images"
             raise UserError(
                 f"{data.root}: {data.classes[label]}/ has {parts} parts: fold {number + 1} of {count} has none of them "
-                f"in {name}: fewer --folds, or add images"
+                f"in {name}: {cure}"
             )
     return found
 

@@ -207,8 +207,10 @@ def test_the_record_names_the_grouping(out: Path) -> None:
 
 
 def test_too_many_folds_for_a_class_are_refused(parts: Path) -> None:
-    with pytest.raises(UserError, match=r"crack/ has 2 parts: fold \d of 5 has none of them in"):
+    with pytest.raises(UserError, match=r"crack/ has 2 parts: fold \d of 5 has none of them in \w+: add images"):
         datasets(load_folder(parts, group="p[01]0|p[01]1", min_per_class=0), 5, 0)
+    with pytest.raises(UserError, match=r"12 parts: fold \d+ of 20 has none of them in \w+: try --folds 3, or add"):
+        datasets(load_folder(parts, group=r"p\d+"), 20, 0)
 
 
 def test_parts_of_one_image_change_nothing() -> None:

@@ -85,7 +85,7 @@ def test_tflite_carries_it_among_others(tmp_path: Path) -> None:
         ({"edgecnn.description": "2"}, "description version 2, this edgecnn reads version 1"),
         ({"edgecnn.classes": "["}, "damaged"),
         ({"edgecnn.classes": "[1, 2]"}, "not a list of names"),
-        ({"edgecnn.preprocess": '{"height": 0}'}, "edgecnn.preprocess: .*greater than 0.*width: field required"),
+        ({"edgecnn.preprocess": '{"height": 0}'}, "edgecnn.preprocess: .*greater than 0.*width: is missing"),
     ],
 )
 def test_damage_and_newer_versions_are_refused(change: dict[str, str], message: str) -> None:

@@ -44,9 +44,13 @@ def test_every_mistake_in_a_target_is_named_at_once(tmp_path: Path) -> None:
     text = (REPOSITORY / "export" / "desktop-cpu.toml").read_text()
     path = tmp_path / "mine.toml"
     path.write_text(text.replace("threads = 1", 'threads = "one"\ncolour = "red"'))
-    with pytest.raises(UserError, match=r"mine\.toml: threads: .*; colour: extra inputs") as error:
+    with pytest.raises(UserError, match=r"mine\.toml: threads: .*; colour: there is no such key") as error:
         load_target(str(path))
     assert "\n" not in str(error.value)
+    path.write_text(text.replace("[[variants]]", "[[variants]]\ncolour = 3"))
+    with pytest.raises(UserError, match=r"variants\.0\.colour: there is no such key") as error:
+        load_target(str(path))
+    assert "variants: " not in str(error.value), "what only follows from it is not told"
     path.write_text(text.replace('budget = "30ms@p99"', 'budget = "fast"'))
     with pytest.raises(UserError, match="'fast' is not a latency at a percentile, such as 30ms@p99"):
         load_target(str(path))

@@ -228,7 +228,7 @@ def _below(root: Path, file: str) -> str:
 
 
 def _rows(path: Path) -> list[tuple[str, str]]:
-    """(file, group) of each row, the heading left out."""
+    """(file, group) of each row. A heading, in whatever words, is a first line that begins with no file's name."""
     if not path.is_file():
         raise UserError(f"--group {path}: no such file (expected a table with the columns file,group)")
     try:
@@ -238,7 +238,8 @@ def _rows(path: Path) -> list[tuple[str, str]]:
     found = []
     for number, row in enumerate(rows, 1):
         cells = [cell.strip() for cell in row]
-        if not any(cells) or (number == 1 and [cell.casefold() for cell in cells] == ["file", "group"]):
+        is_heading = number == 1 and not Path(cells[0] if cells else "").suffix
+        if not any(cells) or is_heading:
             continue
         if len(cells) != 2 or not all(cells):
             raise UserError(f"{path}: line {number}: {','.join(row)!r}: expected two columns, file,group")

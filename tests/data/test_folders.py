@@ -176,7 +176,7 @@ def test_a_split_file_proves_the_images(parts: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_split_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text('{"version": 1}')
-    with pytest.raises(UserError, match="classes: field required") as error:
+    with pytest.raises(UserError, match="classes: is missing") as error:
         load_split(None, tmp_path / "split.json")
     assert "\n" not in str(error.value)
 

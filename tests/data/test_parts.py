@@ -130,7 +130,7 @@ def test_a_table_names_the_parts(tiles: Path, tmp_path: Path) -> None:
     by_path = [f"{path.relative_to(tiles).as_posix()},{path.name[:4]}" for path in files]
     by_name = [f"{path.name},{path.name[:4]}" for path in files]
     whole = [f"{path.resolve()},{path.name[:4]}" for path in files]
-    for rows in (["file,group", *by_path], by_name, whole):
+    for rows in (["file,group", *by_path], by_name, whole, ["Filename, Part", *by_name]):
         data = load_folder(tiles, group=table(tmp_path / "groups.csv", rows))
         assert straddling(data) == 0
         assert data.grouping is not None
