@@ -57,7 +57,7 @@ def _run(command: typer.Typer) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        command()
+        command(prog_name="edgecnn")
     except UserError as error:
         print(f"edgecnn: {error}", file=sys.stderr)
         sys.exit(2)
