@@ -41,7 +41,7 @@ def read_preprocess(path: Path | None, known: Mapping[str, Any], missing: str) -
     fields = {key: value for key, value in given.items() if key not in foreign}
     wrong = [f"{key}: {why}" for key, why in foreign.items()]
     values = {**known, **fields}
-    wrong += [f"{name}: missing" for name in ("height", "width", "mean", "std") if name not in values]
+    wrong += [f"{name}: is missing" for name in ("height", "width", "mean", "std") if name not in values]
     complete = {"height": 1, "width": 1, **values}
     try:
         found = checked(Preprocess, complete, where)

@@ -26,9 +26,9 @@ def test_all_that_is_wrong_in_a_description_is_one_line(tmp_path: Path) -> None:
         read_preprocess(path, {}, "m")
     text = str(caught.value)
     assert "\n" not in text
-    for part in ("p.toml: ", "heigth: extra", "colour: images are prepared as RGB", "scale: pixels are divided by 255"):
+    for part in ("p.toml: ", "heigth: there is no such key", "colour: images are prepared as RGB", "scale: pixels are divided by 255"):
         assert part in text
-    for part in ("width: ", "height: missing", "std: missing"):
+    for part in ("width: ", "height: is missing", "std: is missing"):
         assert part in text
 
 
