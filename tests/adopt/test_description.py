@@ -26,7 +26,12 @@ def test_all_that_is_wrong_in_a_description_is_one_line(tmp_path: Path) -> None:
         read_preprocess(path, {}, "m")
     text = str(caught.value)
     assert "\n" not in text
-    for part in ("p.toml: ", "heigth: there is no such key", "colour: images are prepared as RGB", "scale: pixels are divided by 255"):
+    for part in (
+        "p.toml: ",
+        "heigth: there is no such key",
+        "colour: images are prepared as RGB",
+        "scale: pixels are divided by 255",
+    ):
         assert part in text
     for part in ("width: ", "height: is missing", "std: is missing"):
         assert part in text
@@ -46,7 +51,7 @@ def test_an_unlikely_description_is_refused(text: str, message: str, tmp_path: P
 
 
 def test_a_missing_mean_is_never_guessed() -> None:
-    with pytest.raises(UserError, match="mean: missing; std: missing: give --preprocess FILE.toml"):
+    with pytest.raises(UserError, match="mean: is missing; std: is missing: give --preprocess FILE.toml"):
         read_preprocess(None, {"height": 8, "width": 8}, "m.onnx: says nothing")
 
 
