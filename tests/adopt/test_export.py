@@ -54,7 +54,7 @@ BAD_CALLS: dict[str, tuple[str, Callable[[Path], Path], tuple[str, ...], str]] =
     "another ending": ("w.h5", written(b"x"), MODEL, "ending: '.h5' is not one of .onnx"),
     "no such file": ("absent.onnx", lambda path: path, PRE, "no such file or folder"),
     "onnx with a model": ("m.onnx", classifier, MODEL, "an .onnx file has its own network: leave --model"),
-    "no preprocessing": ("m.onnx", classifier, (), "says nothing of its preprocessing: mean: is missing; std: is missing"),
+    "no preprocessing": ("m.onnx", classifier, (), "preprocessing: mean: is missing; std: is missing"),
     "no such description": ("m.onnx", classifier, ("--preprocess", "absent.toml"), "absent.toml: no such file"),
     "wrong class count": (
         "m.onnx", lambda path: classifier(path, outputs=7), PRE,
