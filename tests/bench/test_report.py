@@ -32,6 +32,7 @@ from edgecnn.artifact import (
 from edgecnn.bench import NULL_VARIANT, Run
 from edgecnn.bench.records import Subject, write_run
 from edgecnn.bench.report import wording, write_report
+from edgecnn.bench.report.charts import accuracy_against_latency
 from edgecnn.bench.report.findings import parts_line
 from edgecnn.bench.report.material import gather
 from edgecnn.documents import sha256_of
@@ -224,6 +225,18 @@ def test_html_loads_nothing(case: Path, charts: None) -> None:
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     assert all(f">{variant}</text>" in html for variant in VARIANTS)
+
+
+@pytest.mark.parametrize("typical", [0.0123, 0.7, 30.0, 1e4])
+def test_variants_that_are_equally_fast_are_drawn(
+    case: Path, make_run: Callable[..., Run], charts: None, typical: float
+) -> None:
+    bundle = load_bundle(case / "bundle")
+    for variant in VARIANTS:
+        write_run(case / "equal.jsonl", _run(make_run, bundle, variant, typical / VARIANTS[variant][1]))
+    drawn = accuracy_against_latency(gather(case / "bundle", case / "equal.jsonl", None))
+    assert drawn is not None
+    assert all(variant in drawn for variant in VARIANTS)
 
 
 def test_headline_has_verdict_bound_host_date_and_accuracy_with_its_interval(case: Path) -> None:

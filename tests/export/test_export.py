@@ -100,8 +100,9 @@ def test_one_class_to_calibrate_with_is_refused(
 def test_a_variant_that_decides_otherwise_on_an_older_processor_is_left_out(
     run: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def prove(artifact: Artifact, *given: Any, older: bool) -> Shown:
+    def prove(artifact: Artifact, *given: Any, older: bool, needs: str | None) -> Shown:
         assert older
+        assert needs is None
         assert len(artifact.golden_decisions) == len(given[1])
         if artifact.format == "onnx":
             return Shown(("x86-64-vnni",), "decides otherwise on x86-64-v3: 9 of 16 golden images", ())

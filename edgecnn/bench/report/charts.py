@@ -121,11 +121,11 @@ def accuracy_against_latency(material: Material) -> str | None:
         log = max(x.max(), budget.milliseconds) > 6 * x.min()
         if log:
             axis.set_xscale("log")
+        axis.set_xlim(*_limits(min(x.min(), budget.milliseconds), max(x.max(), budget.milliseconds), log))
         _front(axis, x, y)
         for variant, left, top in zip(shown, x, y, strict=True):
             _point(axis, variant, left, top)
         axis.axvline(budget.milliseconds, color=_BUDGET_COLOUR, linewidth=1.4)
-        axis.margins(x=0.12)
         floor = _accuracy_floor(axis, material)
         axis.text(
             budget.milliseconds, 1.01, f"budget {budget}", color=_BUDGET_COLOUR, ha="center", va="bottom",
@@ -202,6 +202,15 @@ def _stack(axis: Axes, place: int, row: Summary, widest: float) -> None:
             )  # fmt: skip
         left += width
     axis.text(left + 0.008 * widest, place, f"{milliseconds(left)} ms", va="center")
+
+
+def _limits(low: float, high: float, log: bool) -> tuple[float, float]:
+    """With a margin. Matplotlib's own limits divide by zero where two bounds are the same but for their last bit."""
+    if log:
+        margin = (high / low) ** 0.12
+        return low / margin, high * margin
+    margin = 0.12 * (high - low) or 0.05 * high
+    return low - margin, high + margin
 
 
 def _front(axis: Axes, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
