@@ -25,6 +25,12 @@ from edgecnn.rehearse.userland import Userland
 Failure = Literal["crashed", "timed out", "refused"]
 LOG = "log"
 """The emulator's log, in the folder of the run."""
+_OF_THIS_PROCESSOR = {
+    *("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
+    *("MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "BLIS_ARCH_TYPE"),
+    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
+}
+"""Variables that choose instructions: what suits this machine kills an emulated older one."""
 ImagesDone = Callable[[int], None]
 """Called with the number of images done."""
 
@@ -104,7 +110,8 @@ def emulated_here(cpu: str, qemu: Path) -> Machine:
     here = native()
     # The emulated interpreter does not always find the virtual environment that it is started from.
     folders = [here.environment.get("PYTHONPATH"), *{sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}]
-    environment = {**here.environment, "PYTHONPATH": os.pathsep.join(folder for folder in folders if folder)}
+    kept = {name: value for name, value in here.environment.items() if name not in _OF_THIS_PROCESSOR}
+    environment = {**kept, "PYTHONPATH": os.pathsep.join(folder for folder in folders if folder)}
     return Machine((str(qemu), "-cpu", cpu, *here.command), environment, ())
 
 

@@ -12,7 +12,7 @@ from edgecnn.rehearse import process
 from edgecnn.rehearse.debian import BOOKWORM
 from edgecnn.rehearse.inside import engine_mappings, mappings
 from edgecnn.rehearse.instructions import Log
-from edgecnn.rehearse.process import Ended, death, emulated, execute, native, run
+from edgecnn.rehearse.process import Ended, death, emulated, emulated_here, execute, native, run
 from edgecnn.rehearse.setups import device
 from edgecnn.rehearse.userland import Contents, Userland
 from tests.rehearse.bundle import write_bundle_to_rehearse
@@ -121,3 +121,12 @@ def test_the_emulated_python_sees_no_library_of_this_machine(tmp_path: Path) -> 
     assert (Path(search[0]) / "edgecnn").resolve() == Path(process.__file__).resolve().parents[1]
     assert search[1:] == [str(tmp_path / "wheel")]
     assert "PYTHONPATH" not in machine.environment
+
+
+def test_what_chooses_instructions_here_is_not_told_to_an_emulated_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("OPENBLAS_CORETYPE", "Haswell"), ("ONEDNN_MAX_CPU_ISA", "AVX2"), ("KEPT", "1")):
+        monkeypatch.setenv(name, value)
+    found = emulated_here("Nehalem", Path("qemu")).environment
+    assert "KEPT" in found
+    assert not {"OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA"} & set(found)
+    assert native().environment["OPENBLAS_CORETYPE"] == "Haswell"
