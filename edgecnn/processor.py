@@ -46,7 +46,7 @@ _ONEDNN = {
     "AVX2": "x86-64-v3",
     "AVX512_CORE": "x86-64-avx512",
 }
-_CAPS: Mapping[str, Mapping[str, str]] = {
+CAPS: Mapping[str, Mapping[str, str]] = {
     "ONEDNN_MAX_CPU_ISA": _ONEDNN,
     "DNNL_MAX_CPU_ISA": _ONEDNN,
     "ATEN_CPU_CAPABILITY": {"DEFAULT": "x86-64-v2", "AVX2": "x86-64-v3"},
@@ -86,7 +86,7 @@ def instruction_set_of(architecture: str, words: Collection[str]) -> str | None:
 def capped(name: str, variables: Sequence[str], environment: Mapping[str, str]) -> str:
     """`name`, or the lower instruction set to which these environment variables hold an engine that obeys them."""
     order = next((sets for sets in INSTRUCTION_SETS.values() if name in sets), ())
-    caps = [_CAPS[variable].get(environment.get(variable, "").upper()) for variable in variables]
+    caps = [CAPS[variable].get(environment.get(variable, "").upper()) for variable in variables]
     return min([name, *(cap for cap in caps if cap in order)], key=order.index) if order else name
 
 
@@ -94,7 +94,7 @@ def cap_to(name: str, variables: Sequence[str]) -> dict[str, str] | None:
     """The environment that holds an engine which obeys these variables to an instruction set; None where none does."""
     found = {}
     for variable in variables:
-        value = next((value for value, cap in _CAPS[variable].items() if cap == name), None)
+        value = next((value for value, cap in CAPS[variable].items() if cap == name), None)
         if value is not None and variable != "DNNL_MAX_CPU_ISA":  # the older name of the first
             found[variable] = value if variable != "ATEN_CPU_CAPABILITY" else value.lower()
     return found or None

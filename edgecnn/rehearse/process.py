@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import IO, Literal
 
 from edgecnn.documents import parse, sha256_of, write_atomically
+from edgecnn.processor import CAPS
 from edgecnn.rehearse.boards import Board, write_system_files
 from edgecnn.rehearse.instructions import Log, count, kind_of
 from edgecnn.rehearse.job import IMAGE_DONE, PHASES, USER_ERROR, Answer, Job
@@ -28,7 +29,7 @@ LOG = "log"
 _OF_THIS_PROCESSOR = {
     *("OPENBLAS_CORETYPE", "NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"),
     *("MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "BLIS_ARCH_TYPE"),
-    *("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY"),
+    *CAPS,
 }
 """Variables that choose instructions: what suits this machine kills an emulated older one."""
 ImagesDone = Callable[[int], None]
