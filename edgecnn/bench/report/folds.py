@@ -14,18 +14,7 @@ _COLUMNS = (
 
 def pooled_table(pooled: Pooled) -> Table:
     """A row for each variant; below a figure its 95 % interval by part."""
-    columns = (
-        "variant",
-        "passed",
-        "top-1",
-        "fp32",
-        "loss, points",
-        "loss limit",
-        "agree",
-        "missed (fp32)",
-        "false (fp32)",
-    )
-    return Table(columns, tuple(Row(_cells(pooled, row)) for row in pooled.variants))
+    return Table(_COLUMNS, tuple(Row(_cells(pooled, row)) for row in pooled.variants))
 
 
 def pooled_notes(pooled: Pooled) -> list[str]:
