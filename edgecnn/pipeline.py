@@ -11,6 +11,7 @@ from edgecnn.bench import NULL_VARIANT, Summary, bench, plan_for, read_runs, sum
 from edgecnn.bench.host import fingerprint
 from edgecnn.bench.records import subject_of
 from edgecnn.bench.rows import Row
+from edgecnn.pooled import POOLED
 from edgecnn.profiles import parse_budget
 
 Say = Callable[[str], None]
@@ -56,7 +57,7 @@ def remove_results(folder: Path) -> None:
     """Forget the bundle, the runs and the folds of an earlier `edgecnn run`."""
     if (folder / "bundle" / "bundle.json").is_file():
         shutil.rmtree(folder / "bundle")
-    for name in ("bench.jsonl", "folds.json"):
+    for name in ("bench.jsonl", POOLED):
         (folder / name).unlink(missing_ok=True)
     for fold in folder.glob("fold-*"):
         if fold.name.removeprefix("fold-").isdigit() and (fold / "train").is_dir():
