@@ -34,7 +34,6 @@ _ON_GRID = 2e-3
 """Of a step: how far rounding to float32 may take a weight that is a whole number of them."""
 _PEEKED = 32
 """Weights of a channel that tell most grids apart, so that few channels are looked at whole."""
-_ARM = ("aarch64", "arm64")
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,12 @@ class StoredWeight:
     groups: int = 1
 
 
-def grid_for(machine: str, isa: Isa) -> Grid:
-    """What the weights of an engine that adds in pairs need on that kind of processor."""
-    return "full" if isa == "vnni" or machine in _ARM else "paired"
+def grid_for(isa: Isa) -> Grid:
+    """What the weights of an engine that adds in pairs need for a target.
+
+    Those for Arm, which adds otherwise, too: they are chosen, judged and verified on PCs of any kind.
+    """
+    return "full" if isa == "vnni" else "paired"
 
 
 def whole_weights(weight: Tensor, grid: Grid, groups: int = 1) -> tuple[Tensor, Tensor]:

@@ -125,7 +125,7 @@ class Quantizer:
 
     def grid(self, tuning: TuningSet) -> Grid:
         """Of the weights for this engine on the target."""
-        return "full" if self.in_pairs is None else grid_for(tuning.machine, tuning.isa)
+        return "full" if self.in_pairs is None else grid_for(tuning.isa)
 
 
 @dataclass(frozen=True)
