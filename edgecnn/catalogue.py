@@ -61,7 +61,7 @@ class Catalogue(Frozen):
 
 def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
     """The catalogue that comes with the package."""
-    return Catalogue.model_validate_json(path.read_text())
+    return Catalogue.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def families(catalogue: Catalogue) -> list[str]:

@@ -113,7 +113,7 @@ def instruction_set_here(
     glibc, which asks the processor, has the last word.
     """
     try:
-        words = cpuinfo_words((root / "proc/cpuinfo").read_text(errors="replace"))
+        words = cpuinfo_words((root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return None
     if words is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ from edgecnn.documents import Frozen, Model, checked
 from edgecnn.errors import UserError, not_one_of
 from edgecnn.intervals import samples_to_bound
 from edgecnn.numbers import duration, plain
+from edgecnn.texts import read_toml
 
 _PACKAGED = Path(__file__).parent / "_profiles"
 _REPOSITORY = Path(__file__).parent.parent
@@ -143,7 +143,7 @@ def target_names() -> list[str]:
 def load_target(name_or_path: str) -> Target:
     """A target by name, or from a TOML file of the user's. UserError where it is neither, or the file has mistakes."""
     path = Path(name_or_path)
-    if path.suffix != ".toml":
+    if path.suffix.lower() != ".toml":
         path = _folder("export") / f"{name_or_path}.toml"
         if not path.is_file():
             accepted = ", ".join(target_names())
@@ -158,12 +158,7 @@ def _folder(name: str) -> Path:
 
 
 def _load(path: Path, model: type[Model]) -> Model:
-    try:
-        document = tomllib.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+    document = read_toml(path, "a target, as those in export/")
     # TOML has lists where the models have tuples: lax about that, strict about everything else.
     return checked(model, _tuples(document), path.name)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,8 +38,14 @@ def order_of(source: Path, data: Dataset, outputs: int, labels: Path | None, own
     Raises UserError where they do not fit the outputs or the images, and where nobody says the order and the folders'
     names have two usual ones.
     """
+    spelled = {unicodedata.normalize("NFC", name): name for name in data.classes}
+
+    def as_folders(names: Sequence[str]) -> tuple[str, ...]:
+        return tuple(spelled.get(unicodedata.normalize("NFC", name), name) for name in names)
+
+    own = replace(own, classes=as_folders(own.classes)) if own else None
     if labels is not None:
-        names = read_labels(labels)
+        names = as_folders(read_labels(labels, data.classes))
         _refuse_misfits(source, data, outputs, names, "labels", "or mend --labels")
         other = own is not None and own.classes != names and set(own.classes) == set(names)
         return Order(names, f"--labels{', though the file itself says another order' if other else ''}")
@@ -79,5 +87,11 @@ def _refuse_misfits(source: Path, data: Dataset, outputs: int, names: Sequence[s
     if unknown:
         raise UserError(
             f"{data.root}: class folder {unknown[0]}/ is not among the {len(names)} {what} "
-            f"({', '.join(names[:3])}, …): rename it, {cure}"
+            f"({', '.join(names[:3])}, …){_all_numbered(names, unknown)}: rename it, {cure}"
         )
+
+
+def _all_numbered(names: Sequence[str], unknown: Sequence[str]) -> str:
+    """What to say of names such as `0 crack`, as some programs number them."""
+    bare = [re.sub(r"^\d+[\s:,;.)]+", "", name) for name in names]
+    return ", which begin with numbers" if set(unknown) <= set(bare) else ""

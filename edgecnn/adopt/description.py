@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgecnn.artifact import Preprocess
 from edgecnn.documents import checked
-from edgecnn.errors import UserError, must_be_file
+from edgecnn.errors import UserError
+from edgecnn.modelfiles.class_names import listed
+from edgecnn.texts import hidden, read_text, read_toml
 
 _FOREIGN = {
     ("colour", "color", "channels", "channel_order", "bgr"): (
@@ -55,19 +56,24 @@ def read_preprocess(path: Path | None, known: Mapping[str, Any], missing: str) -
     raise UserError(f"{where}: {'; '.join(wrong)}{advice}")
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Class names, one a line, in the order of the network's outputs."""
-    must_be_file(path, "class names, one a line, in the order of the outputs")
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not UTF-8 text (expected class names, one a line)") from None
-    names = [line.strip() for line in lines]
+def read_labels(path: Path, folders: Collection[str] = ()) -> tuple[str, ...]:
+    """Class names, one a line, in the order of the network's outputs; or a JSON list, or dictionary of numbers.
+
+    `folders`: names that are the images' own, whatever is in them. UserError as of `read_text`; an empty line, a name
+    that is there twice or holds what cannot be seen.
+    """
+    text = read_text(path, "class names, one a line, in the order of the outputs")
+    as_json = listed(text) if text.lstrip()[:1] in ("{", "[") else None
+    names = list(as_json) if as_json else [line.strip() for line in text.split("\n")]
     while names and not names[-1]:
         names.pop()
     if not names or "" in names:
         which = f"line {names.index('') + 1} is empty" if names else "empty"
         raise UserError(f"{path}: {which}: one class a line, in the order of the outputs")
+    for number, name in enumerate(names, 1):
+        unseen = None if name in folders else hidden(name)
+        if unseen:
+            raise UserError(f"{path}: line {number}: {name!r} holds {unseen}, which cannot be seen: type it anew")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"{path}: {twice[0]!r} is there twice: one class a line, each once")
@@ -75,11 +81,7 @@ def read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    must_be_file(path, "a .toml file with height, width, mean, std")
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+    document = read_toml(path, "a .toml file with height, width, mean, std")
     # TOML has lists where the model has tuples.
     return {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
 

@@ -203,7 +203,9 @@ def _vcgencmd() -> str | None:
     if shutil.which("vcgencmd") is None:
         return None
     try:
-        done = subprocess.run(["vcgencmd", "get_throttled"], capture_output=True, text=True, timeout=5, check=True)
+        done = subprocess.run(
+            ["vcgencmd", "get_throttled"], capture_output=True, encoding="utf-8", timeout=5, check=True
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout
@@ -267,7 +269,7 @@ def _integer(path: Path) -> int | None:
 
 def _text(path: Path) -> str | None:
     try:
-        return path.read_text(errors="replace").strip() or None
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
     except (OSError, ValueError):
         return None
 

@@ -25,7 +25,7 @@ def peak_resident_bytes(status: Path = _STATUS) -> int | None:
 
 def _field(status: Path, name: str) -> int | None:
     try:
-        lines = status.read_text().splitlines()
+        lines = status.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     for line in lines:

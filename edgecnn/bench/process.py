@@ -79,7 +79,7 @@ def measure_in_child(
             env=child_environment(os.environ, threads),
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
         )
         if done.returncode == DECIDES_OTHERWISE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +12,7 @@ from edgecnn.blame.pipeline import PerChannel, Pipeline
 from edgecnn.blame.resizes import WITH_A_CHOICE, ResizeName
 from edgecnn.documents import Frozen, checked
 from edgecnn.errors import UserError
+from edgecnn.texts import read_toml
 
 _SHORT_EXAMPLE = (
     'size = [224, 224], colour = "rgb", resize = "bilinear", antialias = true, fit = "stretch", scale = "1/255", '
@@ -73,12 +73,7 @@ class Description(Frozen):
 
 def read_description(path: Path) -> Description:
     """Read a .toml description. UserError with all its mistakes in one line."""
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file (expected a description such as: {_SHORT_EXAMPLE})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
+    document = read_toml(path, f"a description such as: {_SHORT_EXAMPLE}")
     try:
         return checked(Description, {key: _as_model_wants(key, value) for key, value in document.items()}, path.name)
     except UserError as error:

@@ -18,6 +18,7 @@ from edgecnn.data.items import SPLITS, Dataset, Item, part_of
 from edgecnn.data.looks import alike
 from edgecnn.documents import Sha256, sha256_of
 from edgecnn.errors import UserError
+from edgecnn.texts import hidden, read_text
 
 TABLE = ".csv"
 _SHOWN = 3
@@ -207,7 +208,9 @@ def _by_table(items: Sequence[Item], root: Path, path: Path) -> list[str]:
     if twice:
         raise UserError(f"{path}: {_listed(twice)}: in two groups: a part is in one")
     if unknown:
-        raise UserError(f"{path}: {len(unknown)} files are not below {root} ({_listed(unknown)}): mend the table")
+        unseen = next(filter(None, map(hidden, unknown)), None)
+        also = f", and a name holds {unseen}, which cannot be seen" if unseen else ""
+        raise UserError(f"{path}: {len(unknown)} files are not below {root} ({_listed(unknown)}){also}: mend the table")
     missing = [item.name for item in items if item.name not in groups]
     if missing:
         raise UserError(
@@ -229,12 +232,11 @@ def _below(root: Path, file: str) -> str:
 
 def _rows(path: Path) -> list[tuple[str, str]]:
     """(file, group) of each row. A heading, in whatever words, is a first line that begins with no file's name."""
-    if not path.is_file():
-        raise UserError(f"--group {path}: no such file (expected a table with the columns file,group)")
+    text = read_text(path, "a table with the columns file,group")
     try:
-        rows = list(csv.reader(io.StringIO(path.read_bytes().decode("utf-8-sig")), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a table in UTF-8 ({error}): expected the columns file,group") from None
+        rows = list(csv.reader(io.StringIO(text), strict=True, delimiter=_delimiter_of(text)))
+    except csv.Error as error:
+        raise UserError(f"{path}: not a table ({error}): expected the columns file,group") from None
     found = []
     for number, row in enumerate(rows, 1):
         cells = [cell.strip() for cell in row]
@@ -243,8 +245,17 @@ def _rows(path: Path) -> list[tuple[str, str]]:
             continue
         if len(cells) != 2 or not all(cells):
             raise UserError(f"{path}: line {number}: {','.join(row)!r}: expected two columns, file,group")
+        unseen = hidden(cells[1])  # of a file's name, that the file is not there tells
+        if unseen:
+            raise UserError(f"{path}: line {number}: {cells[1]!r} holds {unseen}, which cannot be seen: type it anew")
         found.append((cells[0].replace("\\", "/").removeprefix("./"), cells[1]))
     return found
+
+
+def _delimiter_of(text: str) -> str:
+    """What a spreadsheet writes between columns: a semicolon or a tab where the first line has no comma."""
+    first = text.partition("\n")[0]
+    return next((mark for mark in ",;\t" if mark in first), ",")
 
 
 def _joined(items: Sequence[Item], names: Sequence[str]) -> list[str]:

@@ -98,7 +98,7 @@ def import_in_child(module: str, timeout_s: float = _TIMEOUT_S) -> str | None:
             [sys.executable, "-P", "-c", _CHILD, module, str(Path(__file__).parents[2])],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=timeout_s,
         )

@@ -165,7 +165,7 @@ def _with_memory(known: Machine) -> Machine:
 
 def _cpuinfo() -> str:
     try:
-        return Path("/proc/cpuinfo").read_text(errors="replace")
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 

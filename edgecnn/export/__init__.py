@@ -100,7 +100,7 @@ def _part(out: Path, digest: Sha256, target: Target) -> Path:
     part = out.resolve().with_name(f".{out.resolve().name}.part")
     key = {"checkpoint": digest, "target": target_hash(target), "tools": tools_here()}
     text = json.dumps(key, sort_keys=True)
-    if not (part / "key.json").is_file() or (part / "key.json").read_text() != text:
+    if not (part / "key.json").is_file() or (part / "key.json").read_text(encoding="utf-8") != text:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         write_atomically(part / "key.json", text)

@@ -48,7 +48,7 @@ def write_program(graph: GraphModule, source: Source, out: Path) -> None:
     except Exception as error:  # whatever the compiler raises at somebody's network
         raise UserError(f"executorch: it cannot compile this network: {first_line(error)}") from None
     (out / FILES[0]).write_bytes(program)
-    (out / FILES[1]).write_text(json.dumps(_account(nodes, layers, source), indent=1) + "\n")
+    (out / FILES[1]).write_text(json.dumps(_account(nodes, layers, source), indent=1) + "\n", encoding="utf-8")
 
 
 def _convert(source: Source, precision: Precision, out: Path) -> Converted:

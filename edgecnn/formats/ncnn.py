@@ -54,7 +54,7 @@ def _run_pnnx(source: Source, folder: Path) -> Path:
     _trace(source, folder / "net.pt")
     shape = f"inputshape=[1,3,{source.height},{source.width}]f32"
     done = subprocess.run(
-        [pnnx.EXEC_PATH, "net.pt", shape, "fp16=0"], cwd=folder, capture_output=True, text=True, errors="replace"
+        [pnnx.EXEC_PATH, "net.pt", shape, "fp16=0"], cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
     )
     param = folder / "net.ncnn.param"
     if done.returncode != 0 or not param.is_file():

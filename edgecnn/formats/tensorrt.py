@@ -30,7 +30,7 @@ def _convert(source: Source, precision: Precision, out: Path) -> Converted:
 
     (out / FILES[0]).write_bytes(_build(model.SerializeToString()))
     about = {"gpu": gpu, "tensorrt": tensorrt.__version__, "layers": _layers(model, path)}
-    (out / FILES[1]).write_text(json.dumps(about, indent=1) + "\n")
+    (out / FILES[1]).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     notes = {"exporter": f"TensorRT {tensorrt.__version__} from ONNX, strongly typed, no TF32", "built_on": gpu["name"]}
     return Converted(files=FILES, notes=notes)
 

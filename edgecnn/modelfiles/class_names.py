@@ -36,7 +36,7 @@ class Named:
 def class_names(held: Mapping[str, object], outputs: int) -> Named | None:
     """The names among what a file holds besides its tensors; None where none fit so many outputs."""
     for key in _KEYS:
-        classes = _listed(held.get(key))
+        classes = listed(held.get(key))
         if classes is not None and len(classes) == outputs:
             return Named(classes, key)
     for key in _WITHIN:
@@ -59,7 +59,7 @@ def only_count(classes: Sequence[str]) -> bool:
     )
 
 
-def _listed(value: object) -> tuple[str, ...] | None:
+def listed(value: object) -> tuple[str, ...] | None:
     """A list of names, a dictionary of number to name or name to number, or either as text."""
     value = _parsed(value) if isinstance(value, str) else value
     if isinstance(value, Mapping):

@@ -62,12 +62,12 @@ def cpuinfo(board: Board) -> str:
 def write_system_files(board: Board, root: Path) -> None:
     """Write below `root` what engines read of /proc and /sys to recognise the processor."""
     (root / "proc").mkdir(parents=True)
-    (root / "proc/cpuinfo").write_text(cpuinfo(board))
+    (root / "proc/cpuinfo").write_text(cpuinfo(board), encoding="utf-8")
     processors = root / "sys/devices/system/cpu"
     processors.mkdir(parents=True)
     for name in ("possible", "present", "online"):
-        (processors / name).write_text(f"0-{board.cores - 1}\n")
+        (processors / name).write_text(f"0-{board.cores - 1}\n", encoding="utf-8")
     for core in range(board.cores):
         registers = processors / f"cpu{core}/regs/identification"
         registers.mkdir(parents=True)
-        (registers / "midr_el1").write_text(f"{board.midr:#018x}\n")
+        (registers / "midr_el1").write_text(f"{board.midr:#018x}\n", encoding="utf-8")

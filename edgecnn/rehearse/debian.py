@@ -117,7 +117,7 @@ def named_program(variable: str, expected: str) -> tuple[Path, str] | None:
     found = shutil.which(named)
     if found is None:
         raise UserError(f"{variable}={named}: no such program (expected a {expected})")
-    done = subprocess.run([found, "--version"], capture_output=True, text=True, errors="replace")
+    done = subprocess.run([found, "--version"], capture_output=True, encoding="utf-8", errors="replace")
     first = (done.stdout.strip() or "unknown").splitlines()[0]
     return Path(found), first.removeprefix(f"{expected} version ")
 
@@ -126,7 +126,9 @@ def _apt_options(work: Path, release: Release) -> list[str]:
     """apt with lists, caches and sources of its own; proxies and mirrors of its transport stay the system's."""
     mirror = os.environ.get("EDGECNN_DEBIAN_MIRROR", MIRROR)
     sources = work / "sources.list"
-    sources.write_text(f"deb [arch=arm64,amd64 signed-by={_keyring(work)}] {mirror} {release.name} main\n")
+    sources.write_text(
+        f"deb [arch=arm64,amd64 signed-by={_keyring(work)}] {mirror} {release.name} main\n", encoding="utf-8"
+    )
     values = {
         "APT::Architecture": "arm64",
         "APT::Architectures": "arm64,amd64",
@@ -169,7 +171,7 @@ def _run(command: Sequence[str], folder: Path, what: str, advice: str = "") -> N
         env={**os.environ, "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
     )
     if done.returncode != 0:

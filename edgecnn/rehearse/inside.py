@@ -93,7 +93,7 @@ def engine_mappings(module: str) -> list[Mapping]:
     folders = [f"{os.path.realpath(place)}{end}" for place in places for end in ("/", ".libs/")]
     return [
         one
-        for one in mappings(Path("/proc/self/maps").read_text())
+        for one in mappings(Path("/proc/self/maps").read_text(encoding="utf-8"))
         if one.protection & _EXECUTE
         and (not one.path or any(os.path.realpath(one.path).startswith(folder) for folder in folders))
     ]
@@ -126,7 +126,7 @@ def _versions(library: str) -> dict[str, str]:
 
 
 def _peak_rss_mib() -> float:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
     return int(found[1]) / 1024 if found else 0.0
 
 

@@ -135,7 +135,9 @@ def _download(requirements: Sequence[str], installed: dict[str, str], release: R
     if pip is None:
         raise UserError("pip is not in this Python, and fetches the board's wheels: python -m ensurepip")
     constraints = folder / "constraints.txt"
-    constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(installed.items())))
+    constraints.write_text(
+        "".join(f"{name}=={version}\n" for name, version in sorted(installed.items())), encoding="utf-8"
+    )
     glibc = range(_OLDEST_GLIBC_MINOR, release.glibc_minor + 1)
     platforms = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in glibc)]
     done = subprocess.run(
@@ -148,7 +150,7 @@ def _download(requirements: Sequence[str], installed: dict[str, str], release: R
         env={**os.environ, "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         errors="replace",
     )
     if done.returncode == 0:

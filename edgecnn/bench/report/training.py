@@ -31,7 +31,7 @@ def read_training(run: Path) -> Training:
         raise UserError(f"{run}: holds no training run (expected the folder that `edgecnn finetune` wrote)")
     metrics, evidence = run / "metrics.jsonl", run / "evidence.json"
     try:
-        lines = metrics.read_text().splitlines() if metrics.is_file() else []
+        lines = metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []
         table = json.loads(evidence.read_bytes()) if evidence.is_file() else None
         return Training(tuple(json.loads(line) for line in lines), table)
     except ValueError:
