@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Check, FrameCheck, Precision, Preprocess, load_bundle
-from edgecnn.data import find_images
+from edgecnn.data import Sought, locate
 from edgecnn.documents import Frozen
 from edgecnn.errors import BadImage, UserError
 from edgecnn.evaluate import compare, frames_against_files
@@ -135,14 +135,7 @@ def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Pro
     """
     bundle = load_bundle(folder)
     reference = load_reference(folder / REFERENCE_FILE)
-    found = find_images(data, reference.sha256)
-    missing = [name for name, digest in zip(reference.names, reference.sha256, strict=True) if digest not in found]
-    if missing:
-        raise UserError(
-            f"{data}: {len(missing)} of the {len(reference.names)} test images are not there (such as {missing[0]}): "
-            "give the folder that the bundle was made from"
-        )
-    paths = [found[digest] for digest in reference.sha256]
+    paths = find_test_images(data, reference, bundle.classes, progress)
     chosen = [bundle.artifact(name) for name in variants] or list(bundle.artifacts)
     results = []
     for artifact in chosen:
@@ -161,6 +154,22 @@ def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Pro
             Verified(variant=artifact.variant, passed=refused is None, reason=refused, check=check, proof=proof)
         )
     return results
+
+
+def find_test_images(
+    data: Path, reference: Reference, classes: Sequence[str], progress: Progress | None = None
+) -> list[Path]:
+    """Where the reference's images lie now, found by content; told to `progress` where that is not where they were.
+
+    UserError where any is missing.
+    """
+    labels = [classes[label] for label in reference.labels.tolist()]
+    sought = [Sought(*image) for image in zip(reference.names, reference.sha256, labels, strict=True)]
+    located = locate(data, sought, classes)
+    located.refuse_missing("test images")
+    for line in located.words("test images") if progress else ():
+        progress(line)
+    return [place for place in located.places if place is not None]
 
 
 def compare_with(

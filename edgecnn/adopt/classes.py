@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgecnn.adopt.description import read_labels
-from edgecnn.blame.orders import natural, sorts_two_ways
 from edgecnn.data import Dataset, Item
+from edgecnn.data.names import natural, same, sorts_two_ways
 from edgecnn.errors import UserError
 from edgecnn.modelfiles.class_names import Named, only_count
 
@@ -38,14 +37,9 @@ def order_of(source: Path, data: Dataset, outputs: int, labels: Path | None, own
     Raises UserError where they do not fit the outputs or the images, and where nobody says the order and the folders'
     names have two usual ones.
     """
-    spelled = {unicodedata.normalize("NFC", name): name for name in data.classes}
-
-    def as_folders(names: Sequence[str]) -> tuple[str, ...]:
-        return tuple(spelled.get(unicodedata.normalize("NFC", name), name) for name in names)
-
-    own = replace(own, classes=as_folders(own.classes)) if own else None
+    own = replace(own, classes=tuple(map(same, own.classes))) if own else None
     if labels is not None:
-        names = as_folders(read_labels(labels, data.classes))
+        names = tuple(map(same, read_labels(labels, data.classes)))
         _refuse_misfits(source, data, outputs, names, "labels", "or mend --labels")
         other = own is not None and own.classes != names and set(own.classes) == set(names)
         return Order(names, f"--labels{', though the file itself says another order' if other else ''}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecnn.artifact import Bundle
+from edgecnn.data.walk import files_below, listed, refuse_no_folder
 from edgecnn.errors import UserError
 from edgecnn.imaging import EXTENSIONS
 
@@ -29,9 +30,10 @@ def find_images(bundle_folder: Path, bundle: Bundle, images: Path | None) -> tup
 
 def _below(folder: Path) -> list[Path]:
     accepted = ", ".join(sorted(EXTENSIONS))
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder (expected images: {accepted})")
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    if not paths:
+    refuse_no_folder(folder, f"images: {accepted}")
+    below = files_below(folder)
+    if below.problems:
+        raise UserError(f"{folder}: {listed(below.problems)}: mend or remove")
+    if not below.images:
         raise UserError(f"{folder}: no images there (accepted: {accepted})")
-    return paths
+    return list(below.images)

@@ -101,7 +101,7 @@ def diagnose(
         raise UserError(f"{preprocess}: classes: {', '.join(said.classes)}: the bundle has {', '.join(bundle.classes)}")
     name, engine = engines.for_file(model)
     opened = engine.open(model, bundle.threads)
-    given = given_images(folder, data, bundle)
+    given = given_images(folder, data, bundle, progress)
     described = described_pipeline(said)
     own = None if said.classes else _own_names(model, bundle)
     case = Case(

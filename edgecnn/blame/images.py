@@ -9,9 +9,9 @@ import numpy as np
 
 from edgecnn.artifact import Bundle
 from edgecnn.blame.answers import Expected
-from edgecnn.data import find_images
 from edgecnn.errors import UserError
-from edgecnn.parity import REFERENCE_FILE, load_reference
+from edgecnn.parity import REFERENCE_FILE, find_test_images, load_reference
+from edgecnn.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,10 @@ class GivenImages:
         return GivenImages(paths, names, self.expected.some(index))
 
 
-def given_images(folder: Path, data: Path, bundle: Bundle) -> GivenImages:
+def given_images(folder: Path, data: Path, bundle: Bundle, progress: Progress | None = None) -> GivenImages:
     """UserError where the reference does not fit the bundle or images are not in `data`."""
     reference = load_reference(folder / REFERENCE_FILE)
     if reference.logits.shape != (len(reference.names), len(bundle.classes)):
         raise UserError(f"{folder / REFERENCE_FILE}: does not fit the bundle's classes: export the bundle again")
-    found = find_images(data, reference.sha256)
-    missing = [name for name, digest in zip(reference.names, reference.sha256, strict=True) if digest not in found]
-    if missing:
-        raise UserError(
-            f"{data}: {len(missing)} of the {len(reference.names)} test images are not there (such as {missing[0]}): "
-            "give the folder that the bundle was made from"
-        )
-    paths = tuple(found[digest] for digest in reference.sha256)
+    paths = tuple(find_test_images(data, reference, bundle.classes, progress))
     return GivenImages(paths, reference.names, Expected(reference.logits, reference.labels))

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.data.names import natural
+
 _ALL_NAMED = 12
 """Orders of up to so many classes are said whole."""
-
-
-def natural(name: str) -> tuple[tuple[int, str], ...]:
-    """Sorts names by the numbers in them, as timm does: 2 before 10, part9 before part10, whatever the case."""
-    parts = re.findall(r"\d+|\D+", name.lower())
-    return tuple((int(part), "") if part.isdecimal() else (0, part) for part in parts)
 
 
 def usual_orders(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -33,11 +28,6 @@ def usual_orders(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
         if tuple(order) != tuple(names) and tuple(order) not in found.values():
             found[words] = tuple(order)
     return found
-
-
-def sorts_two_ways(names: Sequence[str]) -> bool:
-    """Whether these names stand otherwise sorted by number (timm) than sorted as text (torchvision)."""
-    return sorted(names, key=natural) != sorted(names)
 
 
 def order_words(assumed: Sequence[str], found: Sequence[str]) -> str:

@@ -3,19 +3,23 @@
 from edgecnn.data.assign import fold_numbers, folds, split_by_part
 from edgecnn.data.folders import load_folder
 from edgecnn.data.items import SPLITS, Dataset, Item, Problem, calibration_items, part_of, split_hash
+from edgecnn.data.located import Located, Sought, locate
 from edgecnn.data.splits import find_images, load_split, save_split, split_hashes
 
 __all__ = [
     "SPLITS",
     "Dataset",
     "Item",
+    "Located",
     "Problem",
+    "Sought",
     "calibration_items",
     "find_images",
     "fold_numbers",
     "folds",
     "load_folder",
     "load_split",
+    "locate",
     "part_of",
     "save_split",
     "split_by_part",

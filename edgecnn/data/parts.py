@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from edgecnn.artifact import Grouping
 from edgecnn.data.items import SPLITS, Dataset, Item, part_of
 from edgecnn.data.looks import alike
+from edgecnn.data.names import same
 from edgecnn.documents import Sha256, sha256_of
 from edgecnn.errors import UserError
 from edgecnn.texts import hidden, read_text
@@ -34,8 +36,16 @@ class Rule:
     """Whether images that look alike are one part where nothing names it."""
 
 
-def with_parts(items: Sequence[Item], pictures: Mapping[str, NDArray[np.uint8]], root: Path, rule: Rule) -> list[Item]:
-    """The items, each with its part; equal bytes are one part whatever names it. `pictures`: grey, by content.
+def with_parts(
+    items: Sequence[Item],
+    pictures: Mapping[str, NDArray[np.uint8]],
+    root: Path,
+    rule: Rule,
+    picture_of: Mapping[str, str],
+) -> list[Item]:
+    """The items, each with its part; equal pixels are one part whatever names it. `pictures`: grey, by content.
+
+    `picture_of`: content to one that stands for all of the same pixels.
 
     Raises UserError: an expression that does not fit every file, a table that does not name every file once.
     """
@@ -45,13 +55,13 @@ def with_parts(items: Sequence[Item], pictures: Mapping[str, NDArray[np.uint8]],
         names = _by_table(items, root, Path(rule.group))
     else:
         names = _by_expression(items, rule.group)
-    return [replace(item, part=part) for item, part in zip(items, _joined(items, names), strict=True)]
+    return [replace(item, part=part) for item, part in zip(items, _joined(items, names, picture_of), strict=True)]
 
 
 def grouping_of(items: Sequence[Item], rule: Rule, straddling: int = 0, alike_apart: int = 0) -> Grouping:
     """The record of how the items' parts were told."""
     if rule.group is None:
-        by, how = ("looks", "small grey pictures that correlate") if rule.looks else ("content", "equal bytes")
+        by, how = ("looks", "small grey pictures that correlate") if rule.looks else ("content", "equal pixels")
     elif rule.group.casefold().endswith(TABLE):
         by, how = "table", f"{Path(rule.group).name} sha256:{sha256_of(Path(rule.group).read_bytes())}"
     else:
@@ -165,12 +175,12 @@ def _by_looks(items: Sequence[Item], pictures: Mapping[str, NDArray[np.uint8]]) 
 def _by_expression(items: Sequence[Item], text: str) -> list[str]:
     """Searched in the file's name; in its path below the data folder where the expression has a slash."""
     try:
-        expression = re.compile(text)
+        expression = re.compile(same(text))
     except re.error as error:
         raise UserError(f"--group {text!r}: not a regular expression ({error}); a table's name ends in .csv") from None
     found, without = [], []
     for item in items:
-        match = expression.search(item.name if "/" in text else item.path.name)
+        match = expression.search(same(item.name if "/" in text else item.path.name))
         part = (match[1] if expression.groups else match[0]) if match else None
         if part:
             found.append(part)
@@ -187,21 +197,21 @@ def _by_expression(items: Sequence[Item], text: str) -> list[str]:
 
 
 def _by_table(items: Sequence[Item], root: Path, path: Path) -> list[str]:
-    rows = [(_below(root, file), group) for file, group in _rows(path)]
+    rows = [(same(_below(root, file)), group) for file, group in _rows(path)]
     by_base: dict[str, list[Item]] = defaultdict(list)
     for item in items:
-        by_base[item.path.name].append(item)
+        by_base[same(item.path.name)].append(item)
     groups: dict[str, str] = {}
     unknown, twice = [], []
-    names = {item.name for item in items}
+    names = {same(item.name): item.name for item in items}
     for file, group in rows:
         alone = by_base.get(file, [])
-        name = file if file in names else alone[0].name if len(alone) == 1 else None
+        name = names.get(file) or (alone[0].name if len(alone) == 1 else None)
         if name is None and len(alone) > 1:
             raise UserError(f"{path}: {file!r} is {_listed([item.name for item in alone])}: give its path")
         if name is None:
             # An image that was left out is no mistake of the table.
-            if Path(file).is_absolute() or ".." in Path(file).parts or not (root / file).is_file():
+            if Path(file).is_absolute() or ".." in Path(file).parts or not _is_there(root, file):
                 unknown.append(file)
         elif groups.setdefault(name, group) != group:
             twice.append(name)
@@ -218,6 +228,11 @@ def _by_table(items: Sequence[Item], root: Path, path: Path) -> list[str]:
             "file,group; a part that was photographed once has a group of its own"
         )
     return [groups[item.name] for item in items]
+
+
+def _is_there(root: Path, file: str) -> bool:
+    """In either spelling, whatever it holds."""
+    return any((root / unicodedata.normalize(form, file)).is_file() for form in ("NFC", "NFD"))
 
 
 def _below(root: Path, file: str) -> str:
@@ -258,8 +273,8 @@ def _delimiter_of(text: str) -> str:
     return next((mark for mark in ",;\t" if mark in first), ",")
 
 
-def _joined(items: Sequence[Item], names: Sequence[str]) -> list[str]:
-    """The names, where equal bytes have two of them the least one for all that hang together."""
+def _joined(items: Sequence[Item], names: Sequence[str], picture_of: Mapping[str, str]) -> list[str]:
+    """The names, where equal pixels have two of them the least one for all that hang together."""
     other: dict[str, str] = {}
 
     def least(name: str) -> str:
@@ -269,7 +284,7 @@ def _joined(items: Sequence[Item], names: Sequence[str]) -> list[str]:
 
     seen: dict[str, str] = {}
     for item, name in zip(items, names, strict=True):
-        low, high = sorted((least(seen.setdefault(item.sha256, name)), least(name)))
+        low, high = sorted((least(seen.setdefault(picture_of[item.sha256], name)), least(name)))
         if low != high:
             other[high] = low
     return [least(name) for name in names]

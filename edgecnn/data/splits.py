@@ -7,10 +7,12 @@ from pathlib import Path
 
 from edgecnn.artifact import Grouping
 from edgecnn.data.items import SPLITS, Dataset, Item, Problem, split_hash
+from edgecnn.data.located import Sought, locate
 from edgecnn.data.parts import parts_hash
-from edgecnn.documents import Frozen, Sha256, parse, sha256_of, sha256_of_file, write_atomically
+from edgecnn.data.walk import files_below, refuse_no_folder
+from edgecnn.documents import Frozen, Sha256, parse, sha256_of_file, write_atomically
 from edgecnn.errors import UserError
-from edgecnn.imaging import EXTENSIONS
+from edgecnn.progress import Progress
 
 
 class _Image(Frozen):
@@ -61,28 +63,34 @@ def save_split(data: Dataset, path: Path) -> None:
     write_atomically(path, split.model_dump_json(indent=1) + "\n")
 
 
-def load_split(root: Path | None, path: Path) -> Dataset:
-    """The dataset of a split.json, its images in `root` (None: where they were).
+def load_split(root: Path | None, path: Path, progress: Progress = lambda text: None) -> Dataset:
+    """The dataset of a split.json, its images in `root` (None: where they were), there by name or else by content.
 
+    Images that lie elsewhere now, or under another class, are told to `progress`; they keep their class and split.
     UserError where an image is gone or its bytes changed.
     """
     if not path.is_file():
         raise UserError(f"{path}: no split file there (written by `edgecnn finetune`)")
     split = parse(_Split, path.read_bytes(), str(path))
     root = root or Path(split.root)
-    items = {
-        name: tuple(Item(root / image.name, image.name, image.label, image.sha256, image.part) for image in images)
-        for name, images in split.splits.items()
-    }
-    every = [item for found in items.values() for item in found]
-    if split.grouping and parts_hash(every) != split.grouping.sha256:
+    images = [(name, image) for name, listed in split.splits.items() for image in listed]
+    sought = [Sought(image.name, image.sha256, split.classes[image.label]) for _, image in images]
+    located = locate(root, sought, split.classes)
+    for (name, image), place in zip(images, located.places, strict=True):
+        there = root / image.name
+        if place is None and there.is_file():
+            raise UserError(f"{there}: its bytes changed since the {name} split was made: train again")
+        if place is None:
+            raise UserError(f"{there}: no such file, but {path} has it in {name}: give the same data folder")
+    for line in located.words("images"):
+        progress(line)
+    every = [
+        (name, Item(place or root / image.name, image.name, image.label, image.sha256, image.part))
+        for (name, image), place in zip(images, located.places, strict=True)
+    ]
+    if split.grouping and parts_hash([item for _, item in every]) != split.grouping.sha256:
         raise UserError(f"{path}: its images are not grouped as it says: train again")
-    for name in SPLITS:
-        for item in items[name]:
-            if not item.path.is_file():
-                raise UserError(f"{item.path}: no such file, but {path} has it in {name}: give the same data folder")
-            if sha256_of_file(item.path) != item.sha256:
-                raise UserError(f"{item.path}: its bytes changed since the {name} split was made: train again")
+    items = {split_name: tuple(item for name, item in every if name == split_name) for split_name in SPLITS}
     return Dataset(
         root=root,
         classes=split.classes,
@@ -106,14 +114,12 @@ def find_images(root: Path, wanted: Iterable[Sha256]) -> dict[Sha256, Path]:
     """The images below `root` whose content hash is wanted."""
     left = set(wanted)
     found: dict[Sha256, Path] = {}
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder (expected the images that the bundle was made from)")
-    for path in sorted(root.rglob("*")):
+    refuse_no_folder(root, "the images that the bundle was made from")
+    for path in files_below(root).images:
         if not left:
             break
-        if path.is_file() and path.suffix.lower() in EXTENSIONS:
-            sha256 = sha256_of(path.read_bytes())
-            if sha256 in left:
-                found[sha256] = path
-                left.discard(sha256)
+        sha256 = sha256_of_file(path)
+        if sha256 in left:
+            found[sha256] = path
+            left.discard(sha256)
     return found

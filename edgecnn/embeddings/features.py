@@ -21,10 +21,13 @@ from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import SPLIT, WEIGHTS
 from edgecnn.data import SPLITS, Dataset, Item, Problem, load_folder, load_split
 from edgecnn.data.depth import find_depth
+from edgecnn.data.layout import EXPECTED
+from edgecnn.data.walk import has_image_ending, listed, listing, refuse_no_folder
 from edgecnn.documents import sha256_of, write_atomically
 from edgecnn.errors import BadImage, UserError
-from edgecnn.imaging import EXTENSIONS, Preparer
+from edgecnn.imaging import Preparer
 from edgecnn.models import build, head_of, load_module
+from edgecnn.progress import Progress
 from edgecnn.train.progress import ProgressBar
 
 Features = NDArray[np.float32]
@@ -104,9 +107,11 @@ def read_images(
 
     `group`, `looks`: as of `edgecnn.data.load_folder`; without classes there are no splits, and so no parts to keep.
     """
-    flat = _flat(root)
+    refuse_no_folder(root, f"images, or {EXPECTED}")
+    inside = listing(root, root)
+    flat = [] if inside.folders else [path for path in inside.files if has_image_ending(path)]
     if flat:
-        return _unlabelled(root, flat, skip_unreadable)
+        return _unlabelled(root, flat, inside.problems, skip_unreadable)
     return _labelled(
         load_folder(
             root,
@@ -120,12 +125,13 @@ def read_images(
     )
 
 
-def images_of_run(root: Path, run: Path) -> Shown:
+def images_of_run(root: Path, run: Path, progress: Progress = lambda text: None) -> Shown:
     """The images of a run, split as they were: in another split, some that it was trained on would judge it.
 
+    Told to `progress`: images that lie elsewhere or under another class now.
     Raises UserError where an image is gone or its bytes changed.
     """
-    return _labelled(load_split(root, run / SPLIT))
+    return _labelled(load_split(root, run / SPLIT, progress))
 
 
 def shown_features(images: Shown, source: Source, cache: Path | None, progress: ProgressBar) -> tuple[Embedded, int]:
@@ -184,18 +190,10 @@ def places_in(images: Shown, splits: Sequence[str]) -> NDArray[np.int64]:
     return np.flatnonzero(np.isin(np.array(images.splits), list(splits)))
 
 
-def _flat(root: Path) -> list[Path]:
-    """The images of a folder that has no folders; else none."""
-    inside = sorted(path for path in root.iterdir() if not path.name.startswith(".")) if root.is_dir() else []
-    if any(path.is_dir() for path in inside):
-        return []
-    return [path for path in inside if path.suffix.lower() in EXTENSIONS]
-
-
-def _unlabelled(root: Path, flat: Sequence[Path], skip_unreadable: bool) -> Shown:
+def _unlabelled(root: Path, flat: Sequence[Path], problems: Sequence[Problem], skip_unreadable: bool) -> Shown:
     preparer = Preparer(_PROBE)
     items: list[Item] = []
-    unreadable: list[Problem] = []
+    unreadable = list(problems)
     peaks: dict[str, int] = {}
     for path in flat:
         try:
@@ -213,10 +211,9 @@ def _unlabelled(root: Path, flat: Sequence[Path], skip_unreadable: bool) -> Show
     unreadable += [Problem(name, reason) for name, reason in depth.unfit.items()]
     items = [item for item in items if item.name not in depth.unfit]
     if unreadable and not (skip_unreadable and items):
-        first = f"{unreadable[0].name}: {unreadable[0].reason}"
         raise UserError(
-            f"{root}: {len(unreadable)} of {len(flat)} images unusable ({first}): mend or remove, or leave them out "
-            "with --skip-unreadable (one image at least must be left)"
+            f"{root}: {listed(unreadable)}: mend or remove, or leave them out with --skip-unreadable (one image at "
+            "least must be left)"
         )
     return Shown(root, tuple(items), (), ("",) * len(items), tuple(unreadable), depth.bits)
 

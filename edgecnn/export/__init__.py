@@ -50,7 +50,7 @@ def export(
     if there is not None:
         return there
     checkpoint, module = load_module(run)
-    data = load_split(data_root, run / "split.json")
+    data = load_split(data_root, run / "split.json", progress)
     if split_hashes(data) != dict(checkpoint.splits):
         raise UserError(f"{run}: split.json is not the one that the checkpoint was trained with: train again")
     digest = sha256_of_file(run / CHECKPOINT)

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from edgecnn.blame.doubts import doubts
-from edgecnn.blame.orders import sorts_two_ways
 from edgecnn.checkpoint import SPLIT, WEIGHTS, Checkpoint, Metrics, Recipe, read_checkpoint, write_checkpoint
 from edgecnn.cost import measure_cost
 from edgecnn.data import Dataset, save_split, split_hashes
+from edgecnn.data.names import sorts_two_ways
 from edgecnn.documents import sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.installed import installed_versions

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgecnn.blame.orders import closest_order, order_words, sorts_two_ways, usual_orders
+from edgecnn.blame.orders import closest_order, order_words, usual_orders
+from edgecnn.data.names import sorts_two_ways
 
 NUMBERS = tuple(sorted(str(number) for number in range(1, 12)))
 MANY = tuple(f"class {number:04d}" for number in range(1000))

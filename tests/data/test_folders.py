@@ -196,7 +196,7 @@ def test_split_folders_never_become_classes(tmp_path: Path) -> None:
     (tmp_path / ".ipynb_checkpoints").mkdir()
     assert load_folder(tmp_path).classes == ("a", "b")
     (tmp_path / "annotations").mkdir()
-    with pytest.raises(UserError, match=r"annotations/ stands beside Test/ and Train/"):
+    with pytest.raises(UserError, match=r"annotations/ stands beside Train/ and Test/"):
         load_folder(tmp_path)
 
 

@@ -214,7 +214,7 @@ def test_given_splits_are_kept_and_straddling_parts_are_said(tmp_path: Path) -> 
         assert anew.grouping is not None
         assert (straddling(anew), anew.grouping.straddling) == (0, 0)
         assert sum(len(anew.split(name)) for name in SPLITS) == 62
-        assert "the splits that the folders give (test/, train/, val/) are not used" in anew.remarks[0]
+        assert "the splits that the folders give (train/, val/, test/) are not used" in anew.remarks[0]
         assert not any("WARNING" in remark for remark in anew.remarks)
 
 

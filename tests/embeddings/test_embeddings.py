@@ -226,7 +226,7 @@ def test_an_image_beside_the_class_folders_does_not_hide_them(tmp_path: Path) ->
 def test_unusable_images_without_classes_are_refused_or_listed(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(encode(picture(0)))
     (tmp_path / "broken.jpg").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"1 of 2 images unusable \(broken.jpg.*--skip-unreadable"):
+    with pytest.raises(UserError, match=r"1 unusable image \(broken.jpg.*--skip-unreadable"):
         read_images(tmp_path)
     images = read_images(tmp_path, skip_unreadable=True)
     assert [item.name for item in images.items] == ["0.png"]

@@ -66,7 +66,7 @@ def embed(
     with progress_bar() as bar:
         bar.start(1, f"reading {data}")
         if checkpoint:
-            images = images_of_run(data, checkpoint)
+            images = images_of_run(data, checkpoint, say)
         else:
             images = read_images(
                 data,
