@@ -22,6 +22,7 @@ _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*ms\s*@\s*p(\d+(?:\.\d+)?)", re.ASCII)
 
 BUDGET_CONFIDENCE = 0.99
 """Of the bound that is held against a budget: see `edgecnn.bench.stats.CONFIDENCE`."""
+MOST_THREADS = 256
 MOST_SAMPLES = 1_000_000
 """Of one variant: each is stored, and a budget that takes more can be met but not shown to be."""
 _USUAL_PERCENTILES = (99.999, 99.99, 99.9)
@@ -72,7 +73,7 @@ class Target(Frozen):
     machine: Literal["x86_64", "aarch64"]
     """Processor architecture: a verdict from another one is not a verdict for this target."""
     isa: Isa = "any"
-    threads: int = Field(ge=1, le=256)
+    threads: int = Field(ge=1, le=MOST_THREADS)
     budget: str
     accuracy_loss_limit: float = Field(gt=0, le=100)
     """Points that a variant may lose against fp32: of top-1, of the defects' recall, of each class's. See

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgecnn.bench.rows import COLUMNS, Overall, Row, Skipped, as_json, overall,
 from edgecnn.bench.stats import Verdict
 from edgecnn.bench.summary import Summary, summarize
 from edgecnn.errors import MissingExtra, UserError
-from edgecnn.profiles import MOST_SAMPLES, Budget, parse_budget
+from edgecnn.profiles import MOST_SAMPLES, MOST_THREADS, Budget, parse_budget
 from edgecnn.progress import Progress
 from edgecnn.proof import DecidesOtherwise
 
@@ -136,6 +137,8 @@ def plan_for(budget: Budget, threads: int, samples: int | None) -> MeasurePlan:
     """How a bench with these arguments measures. UserError where a number makes no sense."""
     if threads < 1:
         raise UserError(f"threads: {threads} is not a number of threads: give at least 1")
+    if threads > MOST_THREADS:
+        raise UserError(f"threads: {threads:,}: at most {MOST_THREADS}; this machine has {os.cpu_count()} processors")
     if samples is not None and samples < 1:
         raise UserError(f"samples: {samples} is not a number of samples: give at least 1")
     if samples is not None and samples > MOST_SAMPLES:

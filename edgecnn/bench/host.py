@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from edgecnn import runtimes
+from edgecnn.bench import cgroup
 from edgecnn.documents import Frozen
 from edgecnn.installed import PREPARING, installed_versions
 from edgecnn.processor import MACHINES, cpuinfo_words, machine
@@ -32,6 +33,10 @@ THROTTLE_BITS = {
 }
 """Of a Raspberry Pi's `vcgencmd get_throttled`: now; the same plus 16: has happened since boot."""
 
+_SELF_GOVERNED = ("intel_pstate", "amd-pstate-epp", "amd_pstate_epp")
+"""Drivers whose `powersave` reaches the highest clock under load: the default on most PCs."""
+_FAR_BELOW = 0.5
+"""Of the highest clock: with all cores busy, a processor runs at 0.6 of it and more."""
 _ROOT = Path("/")
 _PI_THROTTLED = "sys/devices/platform/soc/soc:firmware/get_throttled"
 
@@ -66,6 +71,10 @@ class State(Frozen):
     mhz: tuple[float, ...] | None
     """Per processor."""
     governor: str | None
+    most_mhz: float | None = None
+    """Of the fastest processor, as its kind has it. None, as `governed_by`, in runs of an older edgecnn too."""
+    governed_by: str | None = None
+    """The frequency driver: under some, `powersave` is no slow clock."""
     temperature_c: float | None
     """Of the hottest thermal zone."""
     pi_throttled: int | None
@@ -73,7 +82,7 @@ class State(Frozen):
     thermal_throttles: int | None
     """Count since boot of the processor's own thermal throttling (x86)."""
     quota_throttles: int | None
-    """Count since it was made of the cgroup being stopped for having used up its processor quota."""
+    """Count of the cgroup, or of any above it, being stopped for having used up its processor quota."""
     steal_ticks: int | None
     idle_ticks: int | None
     total_ticks: int | None
@@ -108,10 +117,12 @@ def state(root: Path = _ROOT, vcgencmd: Callable[[], str | None] | None = None) 
         load_average=_load_average(),
         mhz=_mhz(root),
         governor=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        most_mhz=_most_mhz(root),
+        governed_by=_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver"),
         temperature_c=_temperature(root),
         pi_throttled=_pi_throttled(root, vcgencmd or _vcgencmd),
         thermal_throttles=_thermal_throttles(root),
-        quota_throttles=_quota_throttles(root),
+        quota_throttles=cgroup.stops(root),
         steal_ticks=ticks[7] if ticks and len(ticks) > 7 else None,
         idle_ticks=ticks[3] if ticks and len(ticks) > 3 else None,
         total_ticks=sum(ticks[:8]) if ticks else None,
@@ -138,6 +149,16 @@ def throttled(before: State, after: State) -> str | None:
     return None
 
 
+def slow_clock(after: State) -> str | None:
+    """Why the clock was far below what the processor can do, right after a run; None where nothing says so."""
+    if after.governor == "powersave" and not (after.governed_by or "").startswith(_SELF_GOVERNED):
+        return "the frequency governor is powersave, which keeps the clock low: choose performance, then measure again"
+    mhz, most = max(after.mhz or (0.0,)), after.most_mhz
+    if not mhz or most is None or mhz >= _FAR_BELOW * most:
+        return None
+    return f"the clock was at {mhz:,.0f} of {most:,.0f} MHz: choose the governor performance, then measure again"
+
+
 def steal_share(before: State, after: State) -> float | None:
     """Share of all processors' time between two states that other virtual machines took."""
     if None in (before.steal_ticks, after.steal_ticks, before.total_ticks, after.total_ticks):
@@ -147,10 +168,11 @@ def steal_share(before: State, after: State) -> float | None:
 
 
 def usable_cpus(root: Path = _ROOT) -> float | None:
-    """Processors that this process may use: the affinity mask, lowered by the cgroup's quota (1.5 is possible)."""
+    """Processors that this process may use: the affinity mask, lowered by the lowest quota of its cgroup and of all
+    above it (1.5 is possible)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    quotas = [quota for quota in map(_quota, _cgroups(root)) if quota]
-    return None if allowed is None else float(min([allowed, *quotas]))
+    quota = cgroup.quota(root)
+    return None if allowed is None else float(min(allowed, quota or allowed))
 
 
 def _board(root: Path) -> str | None:
@@ -187,6 +209,12 @@ def _mhz(root: Path) -> tuple[float, ...] | None:
     return tuple(float(value) for value in found) or None
 
 
+def _most_mhz(root: Path) -> float | None:
+    files = _numbered(root / "sys/devices/system/cpu", "cpu[0-9]*/cpufreq/cpuinfo_max_freq")
+    khz = [value for value in map(_integer, files) if value]
+    return max(khz) / 1000 if khz else None
+
+
 def _temperature(root: Path) -> float | None:
     zones = [_integer(path) for path in _numbered(root / "sys/class/thermal", "thermal_zone*/temp")]
     readings = [zone / 1000 for zone in zones if zone is not None and zone > 0]
@@ -215,34 +243,6 @@ def _thermal_throttles(root: Path) -> int | None:
     files = _numbered(root / "sys/devices/system/cpu", "cpu[0-9]*/thermal_throttle/*_throttle_count")
     counts = [value for value in map(_integer, files) if value is not None]
     return sum(counts) if counts else None
-
-
-def _quota_throttles(root: Path) -> int | None:
-    for folder in _cgroups(root):
-        found = re.search(r"^nr_throttled (\d+)$", _text(folder / "cpu.stat") or "", re.MULTILINE)
-        if found:
-            return int(found[1])
-    return None
-
-
-def _cgroups(root: Path) -> list[Path]:
-    """Folders that may hold this process's processor quota, of cgroup versions 2 and 1, the nearest first."""
-    memberships = (_text(root / "proc/self/cgroup") or "").splitlines()
-    folders = []
-    for line in memberships:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if not controllers:
-            folders.append(root / "sys/fs/cgroup" / path.lstrip("/"))
-        elif "cpu" in controllers.split(","):
-            folders.append(root / "sys/fs/cgroup/cpu" / path.lstrip("/"))
-    return [*folders, root / "sys/fs/cgroup", root / "sys/fs/cgroup/cpu"]
-
-
-def _quota(folder: Path) -> float | None:
-    words = (_text(folder / "cpu.max") or "").split()
-    if len(words) != 2:
-        words = [_text(folder / name) or "" for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us")]
-    return int(words[0]) / int(words[1]) if all(word.isdigit() and int(word) for word in words) else None
 
 
 def _ticks(root: Path) -> list[int] | None:

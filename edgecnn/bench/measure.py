@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from pydantic import Field, model_validator
 
+from edgecnn.bench.waits import ready_between, stops_between, waits
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.executed import Executed
@@ -95,6 +96,11 @@ class Samples(Frozen):
     """Processor time that the whole process, all threads, took meanwhile."""
     os_threads: int | None
     """Threads that the process had at the end, those that only wait included."""
+    ready_ns: int | None = None
+    """Time, all threads together, that they were ready to run and had no processor; None where the system does not
+    tell, as in runs of an older edgecnn."""
+    quota_stops: int | None = None
+    """Times that its cgroup, or one above it, was stopped meanwhile for having used up its processor quota."""
 
     @property
     def threads_used(self) -> float:
@@ -154,9 +160,9 @@ def measure(
 
     with _collector_off():
         warmup, steady = _warm_up(unit, len(encoded), plan)
-        cpu_start = cpu_clock()
+        before, cpu_start = waits(), cpu_clock()
         measured = [unit(number) for number in range(plan.samples)]
-        cpu_ns = cpu_clock() - cpu_start
+        cpu_ns, after = cpu_clock() - cpu_start, waits()
     return Samples(
         warmup=_stages(warmup),
         steady=steady,
@@ -165,6 +171,8 @@ def measure(
         wall_ns=measured[-1].end - measured[0].start,
         cpu_ns=cpu_ns,
         os_threads=_os_threads(),
+        ready_ns=ready_between(before, after),
+        quota_stops=stops_between(before, after),
     )
 
 

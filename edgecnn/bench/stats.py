@@ -82,6 +82,7 @@ def verdict(
     budget: Budget,
     *,
     doubts: Sequence[str] = (),
+    slowed: Sequence[str] = (),
     images: int = 1,
     confidence: float = CONFIDENCE,
 ) -> Verdict:
@@ -90,6 +91,7 @@ def verdict(
     INCONCLUSIVE where the budget lies between the two: the reason says about how many more samples would decide.
     Also INCONCLUSIVE: too few samples, a run whose parts disagree, a trend that would carry the bound across the budget
     within one more run, and any of `doubts` (what the caller knows of the host: throttled, another architecture, …).
+    `slowed`: what the host did that can only have made the run slower (starved, …). It undoes a FAIL, but no PASS.
     Where slow units come in bursts, the bounds are wider; `images` as of `burst_length`.
     """
     samples = np.asarray(samples_ms, np.float64)
@@ -101,7 +103,7 @@ def verdict(
         drifted = _drift(samples, budget, bounds, confidence)
     outcome = _outcome(samples, budget, bounds, confidence)
     reason, more = _explained(samples, budget, bounds, confidence)
-    reasons = [*doubts, *([drifted] if drifted else [])]
+    reasons = [*doubts, *(() if outcome == "PASS" else slowed), *([drifted] if drifted else [])]
     return Verdict(
         outcome="INCONCLUSIVE" if reasons else outcome,
         reason="; ".join([*reasons, reason]),

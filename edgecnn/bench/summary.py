@@ -17,6 +17,12 @@ from edgecnn.proof import Proof
 
 _STEAL_WORTH_SAYING = 0.01
 _LOAD_WORTH_SAYING = 0.5
+_STARVED = 0.1
+"""Share of the time without a processor: on an idle machine it is below 0.01."""
+_HARDLY_RUNNING = 0.8
+"""Share of the time on a processor: on an idle machine it is above 0.95."""
+_ELSEWHERE = ("tensorrt", "pytorch")
+"""Engines that may wait for a device, asleep."""
 
 
 class Stage(Frozen):
@@ -82,7 +88,7 @@ def summarize(run: Run, budget: Budget, chosen: bool = False, unusable: str | No
     subject, measured = run.subject, run.samples.measured
     total = np.asarray(measured.total) / 1e6
     ran = run.executed if run.executed and run.executed.layers else None
-    judged = stats.verdict(total, budget, doubts=doubts(run), images=len(run.images))
+    judged = stats.verdict(total, budget, doubts=doubts(run), slowed=slowed(run, budget), images=len(run.images))
     return Summary(
         variant=subject.variant,
         runtime=subject.runtime,
@@ -113,7 +119,7 @@ def summarize(run: Run, budget: Budget, chosen: bool = False, unusable: str | No
         executed=run.executed,
         proof=run.proof,
         verdict=None if subject.variant == NULL_VARIANT else judged,
-        notes=notes(run),
+        notes=(*notes(run), *(slowed(run, budget) if judged.outcome == "PASS" else ())),
         unusable=unusable,
     )
 
@@ -131,6 +137,12 @@ def doubts(run: Run) -> tuple[str, ...]:
     return (*found, throttled) if throttled else tuple(found)
 
 
+def slowed(run: Run, budget: Budget) -> tuple[str, ...]:
+    """What made a run slower than the target is: a FAIL shows nothing then; a PASS stands, and this is noted."""
+    told = (_starved(run), _stopped(run, budget), host.slow_clock(run.after), _crowded(run))
+    return tuple(found for found in told if found)
+
+
 def notes(run: Run) -> tuple[str, ...]:
     """What may have disturbed a run or what is odd about it."""
     told = (
@@ -138,8 +150,6 @@ def notes(run: Run) -> tuple[str, ...]:
         _warmup_note,
         _load_note,
         _steal_note,
-        _quota_note,
-        _threads_note,
         _images_note,
         _decision_note,
     )
@@ -172,21 +182,50 @@ def _load_note(run: Run) -> str | None:
 
 def _steal_note(run: Run) -> str | None:
     share = host.steal_share(run.before, run.after)
-    if share is None or share < _STEAL_WORTH_SAYING:
+    if share is None or not _STEAL_WORTH_SAYING <= share < _STARVED:
         return None
     return f"other virtual machines took {100 * share:.0f} % of the processors' time"
 
 
-def _quota_note(run: Run) -> str | None:
-    stops = (run.after.quota_throttles or 0) - (run.before.quota_throttles or 0)
-    return f"the container was stopped {stops} times at its processor quota" if stops > 0 else None
+def _starved(run: Run) -> str | None:
+    """Other work on the same processors, or a quota that is not seen from here."""
+    cure = "stop what else runs there, or give it a processor of its own, then measure again"
+    steal, samples = host.steal_share(run.before, run.after), run.samples
+    if steal is not None and steal >= _STARVED:
+        return f"starved: other virtual machines took {100 * steal:.0f} % of the processors' time: measure without them"
+    if samples.ready_ns is not None:
+        # By a thread that works: what engines keep asleep waits for no processor.
+        share = samples.ready_ns / max(1, samples.wall_ns) / run.threads
+        if share >= _STARVED:
+            return f"starved: ready to run and without a processor {100 * min(share, 1):.0f} % of the time: {cure}"
+        return None
+    # Nothing tells waiting from sleeping. Alone on a processor, one thread of an engine that runs on it never sleeps.
+    if run.threads == 1 and run.subject.runtime not in _ELSEWHERE and samples.threads_used < _HARDLY_RUNNING:
+        return f"starved: on a processor {100 * samples.threads_used:.0f} % of the time: {cure}"
+    return None
 
 
-def _threads_note(run: Run) -> str | None:
+def _stopped(run: Run, budget: Budget) -> str | None:
+    """By a quota, where as many units fewer would not have failed."""
+    stops = run.samples.quota_stops
+    if stops is None:  # of an older edgecnn: counted with the opening of the engine
+        stops = (run.after.quota_throttles or 0) - (run.before.quota_throttles or 0)
+    if stops <= 0:
+        return None
+    total = np.asarray(run.samples.measured.total) / 1e6
+    slowest = np.argsort(total)[max(0, total.size - stops) :]
+    rest = np.delete(total, slowest)
+    if rest.size and stats.verdict(rest, budget).outcome == "FAIL":
+        return None
+    return f"stopped {stops:,} times at its processor quota (a container's or a slice's): raise it, then measure again"
+
+
+def _crowded(run: Run) -> str | None:
     usable = run.host.usable_cpus
     if usable is None or run.threads <= usable:
         return None
-    return f"{run.threads} threads on {usable:g} usable processors"
+    cure = "measure with --threads as many, or give it more" if usable >= 1 else "give it more"
+    return f"{run.threads} thread{'s' * (run.threads > 1)} on {usable:g} usable processors: {cure}"
 
 
 def _images_note(run: Run) -> str | None:

@@ -165,6 +165,7 @@ def test_a_damaged_bundle_is_not_measured(bundle_folder: Path, tmp_path: Path) -
     [
         ({"variants": ["onnx-int4"]}, "'onnx-int4' is not in the bundle: it has onnx-fp32"),
         ({"threads": 0}, "threads: 0 is not a number of threads"),
+        ({"threads": 257}, "threads: 257: at most 256"),
         ({"samples": 0}, "samples: 0 is not a number of samples"),
         ({"images": Path("absent")}, "absent: no such folder"),
     ],

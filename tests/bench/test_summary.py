@@ -89,6 +89,10 @@ def test_a_throttled_run_is_no_verdict(make_run) -> None:
         ("before", {"load_average": (3.0, 1.0, 1.0)}, "load average 3.0 on 4 processors"),
         ("after", {"steal_ticks": 500, "total_ticks": 5000}, "other virtual machines took 50 %"),
         ("after", {"quota_throttles": 7}, "stopped 7 times at its processor quota"),
+        ("samples", {"quota_stops": 7}, "stopped 7 times at its processor quota"),
+        ("samples", {"ready_ns": 5_000_000_000}, "starved: ready to run and without a processor 25 % of the time"),
+        ("after", {"governor": "powersave", "governed_by": "acpi-cpufreq"}, "the frequency governor is powersave"),
+        ("after", {"most_mhz": 5000.0}, "the clock was at 2,400 of 5,000 MHz"),
         ("host", {"usable_cpus": 1.5}, "2 threads on 1.5 usable processors"),
         ("samples", {"decisions": ((0, 0.9), (2, 0.8))}, "1 of 2 golden images are decided otherwise"),
     ],
@@ -99,6 +103,56 @@ def test_notes_say_what_is_odd_and_decide_nothing(make_run, part: str, change: d
     assert [note in said for said in row.notes] == [True]
     assert row.verdict is not None
     assert row.verdict.outcome == "PASS"
+
+
+SLOWED = {
+    "starved": ("samples", {"ready_ns": 8_000_000_000}),
+    "starved: other virtual machines": ("after", {"steal_ticks": 500, "total_ticks": 5000}),
+    "starved: on a processor 11 %": ("samples", {"cpu_ns": 5_000_000_000}),
+    "stopped 900 times": ("samples", {"quota_stops": 900}),
+    "the frequency governor is powersave": ("after", {"governor": "powersave", "governed_by": "cpufreq-dt"}),
+    "the clock was at 600 of 1,800 MHz": ("after", {"mhz": (600.0,), "most_mhz": 1800.0}),
+    "1 thread on 0.5 usable processors": ("host", {"usable_cpus": 0.5}),
+}
+"""What only slows a machine down, by the words it is told with."""
+
+
+@pytest.mark.parametrize("words", SLOWED)
+def test_what_slowed_the_machine_undoes_a_fail_and_no_pass(make_run, words: str) -> None:
+    part, change = SLOWED[words]
+    run = make_run((45.0,) * 1000, threads=1)
+    run = run.model_copy(update={part: getattr(run, part).model_copy(update=change)})
+    slow, fast = (summarize(run, Budget(milliseconds=budget, percentile=99.0)) for budget in (30.0, 60.0))
+    assert (slow.verdict.outcome, fast.verdict.outcome) == ("INCONCLUSIVE", "PASS")
+    assert words in slow.verdict.reason
+    assert not [note for note in slow.notes if words in note]
+    assert [note for note in fast.notes if words in note]
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("samples", {"ready_ns": 3_000_000_000}),
+        ("samples", {"ready_ns": 0, "cpu_ns": 5_000_000_000}),  # an engine that sleeps
+        ("samples", {"quota_stops": 3}),  # fewer than units that were slow
+        ("after", {"governor": "powersave", "governed_by": "intel_pstate"}),
+        ("after", {"mhz": (1500.0, 2600.0), "most_mhz": 5000.0}),
+        ("host", {"usable_cpus": 2.0}),
+    ],
+)
+def test_what_did_not_make_it_slow_leaves_a_fail(make_run, part: str, change: dict) -> None:
+    run = make_run((45.0,) * 1000, threads=1)
+    run = run.model_copy(update={part: getattr(run, part).model_copy(update=change)})
+    row = summarize(run, BUDGET)
+    assert row.verdict is not None
+    assert row.verdict.outcome == "FAIL"
+
+
+def test_an_engine_on_another_device_may_sleep(make_run) -> None:
+    run = make_run((45.0,) * 1000, threads=1)
+    asleep = run.samples.model_copy(update={"cpu_ns": 1_000_000})
+    run = run.model_copy(update={"samples": asleep, "subject": run.subject.model_copy(update={"runtime": "tensorrt"})})
+    assert summarize(run, BUDGET).verdict.outcome == "FAIL"
 
 
 def test_a_thinned_folder_is_noted(make_run) -> None:
