@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -82,7 +82,7 @@ def _problem(where: Sequence[str], message: str) -> str:
 
 
 def write_atomically(path: Path, data: str | bytes) -> None:
-    """Write to a temporary name beside `path`, flush to disk, rename: never half a file."""
+    """Write to a temporary name beside `path`, flush to disk, rename: never half a file. An OSError names `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -91,8 +91,12 @@ def write_atomically(path: Path, data: str | bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # of a full disk it has none
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager

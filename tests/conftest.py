@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,23 @@ def provenance(created: str, model: str, recipe: str = "none", **changes: Any) -
     """Where a bundle came from, as far as its test cares."""
     nothing = {"checkpoint_sha256": "0" * 64, "target_sha256": "0" * 64, "tools": {}, "host": {}, "splits": {}}
     return Provenance(created=created, model=model, recipe=recipe, **{"weights": "none", **nothing, **changes})
+
+
+@pytest.fixture
+def largest_file() -> Callable[[int], AbstractContextManager[None]]:
+    """largest_file(bytes): no file may grow beyond that meanwhile, as on a full disk."""
+    resource = pytest.importorskip("resource")
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    return limited
 
 
 @pytest.fixture

@@ -118,17 +118,21 @@ def _identity(
 
 def _already(out: Path, identity: Mapping[str, Json]) -> Checkpoint | None:
     """What is in `out`, if it came from the same inputs. UserError where something else is there."""
+    refuse_other_content(out)
     if not out.exists():
         return None
-    path = out / ADOPTED
-    if not path.is_file():
-        raise UserError(f"{out}: exists and was not made by `edgecnn export`: move it away, or choose another --out")
     try:
-        if json.loads(path.read_bytes())["identity"] == identity:
+        if json.loads((out / ADOPTED).read_bytes())["identity"] == identity:
             return read_checkpoint(out)
     except (ValueError, KeyError, TypeError, UserError):
         pass  # damaged: it is made again
     return None
+
+
+def refuse_other_content(out: Path) -> None:
+    """UserError where `out` was not made by this: told before anything is read."""
+    if out.exists() and not (out / ADOPTED).is_file():
+        raise UserError(f"{out}: exists and was not made by `edgecnn export`: move it away, or choose another --out")
 
 
 def _agree(source: Path, taken: Taken, data: Dataset) -> str:

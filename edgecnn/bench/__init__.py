@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edgecnn import runtimes
+from edgecnn import outputs, runtimes
 from edgecnn.artifact import Artifact, Bundle, load_bundle
 from edgecnn.bench import host, stats
 from edgecnn.bench.images import find_images
 from edgecnn.bench.measure import DEFAULT_SAMPLES, MeasurePlan
 from edgecnn.bench.process import measure_in_child
-from edgecnn.bench.records import NULL_VARIANT, Run, read_runs, write_run
+from edgecnn.bench.records import NULL_VARIANT, Run, read_runs, refuse_other_content, write_run
 from edgecnn.bench.rows import COLUMNS, Overall, Row, Skipped, as_json, overall, table, unmet_by
 from edgecnn.bench.stats import Verdict
 from edgecnn.bench.summary import Summary, summarize
@@ -66,7 +67,8 @@ def bench(
     slow units leave too few to bound the percentile at all, a longer run follows once, whatever the first one's
     latencies, so that no verdict is looked for until it comes. Raw runs are
     appended to `results_path(...)` as they come; `overall(rows)` gives the exit code. A variant whose engine is missing
-    or fails is a `Skipped` row. Raises UserError: not a whole bundle, an unknown variant, no usable images.
+    or fails is a `Skipped` row. Raises UserError: not a whole bundle, an unknown variant, no usable images, no place
+    for the raw runs.
     """
     say = progress or (lambda message: None)
     bundle = load_bundle(bundle_folder)
@@ -76,31 +78,54 @@ def bench(
     artifacts = _asked_for(bundle, bundle_folder, variants)
     find_images(bundle_folder, bundle, images)
     path = results_path(bundle_folder, bundle, out)
-    rows: list[Row] = []
-    if null:
-        say(f"{NULL_VARIANT}: {plan.samples:,} samples")
-        run = measure_in_child(bundle_folder, None, images, plan, threads)
-        write_run(path, run)
-        rows.append(summarize(run, budget))
-    for artifact in artifacts:
-        say(f"{artifact.variant}: {plan.samples:,} samples in {artifact.runtime}")
-        chosen = bundle.choice is not None and bundle.choice.variant == artifact.variant
-        measured = _measure_variant(bundle_folder, artifact, images, plan, threads)
-        if isinstance(measured, Run) and samples is None:
-            longer = _longer(summarize(measured, budget), plan)
-            if longer is not None:
-                write_run(path, measured)
-                say(f"{artifact.variant}: slow units come in bursts: measured again with {longer.samples:,} samples")
-                measured = _measure_variant(bundle_folder, artifact, images, longer, threads)
-        if isinstance(measured, Run):
-            write_run(path, measured)
-            rows.append(summarize(measured, budget, chosen, bundle.unusable(artifact)))
-        else:
-            say(f"{artifact.variant}: {'refused' if measured.refused else 'skipped'}: {measured.reason}")
-            rows.append(measured.model_copy(update={"chosen": chosen, "unusable": bundle.unusable(artifact)}))
-    if any(isinstance(row, Summary) for row in rows):
-        say(f"raw runs: {path}")
+    refuse_other_content(path)
+    with outputs.files(path, least_bytes=outputs.LITTLE):
+        job = _Bench(bundle_folder, bundle, images, budget, plan, threads, path, say)
+        rows: list[Row] = [_harness(job)] if null else []
+        rows += [_row(job, artifact, longer=samples is None) for artifact in artifacts]
+        if any(isinstance(row, Summary) for row in rows):
+            say(f"raw runs: {path}")
     return rows
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What the variants of one bench share."""
+
+    folder: Path
+    bundle: Bundle
+    images: Path | None
+    budget: Budget
+    plan: MeasurePlan
+    threads: int
+    path: Path
+    """Where raw runs go."""
+    say: Progress
+
+
+def _harness(job: _Bench) -> Row:
+    job.say(f"{NULL_VARIANT}: {job.plan.samples:,} samples")
+    run = measure_in_child(job.folder, None, job.images, job.plan, job.threads)
+    write_run(job.path, run)
+    return summarize(run, job.budget)
+
+
+def _row(job: _Bench, artifact: Artifact, longer: bool) -> Row:
+    """One variant, measured. `longer`: once more, where bursts left too few samples."""
+    choice, unusable = job.bundle.choice, job.bundle.unusable(artifact)
+    chosen = choice is not None and choice.variant == artifact.variant
+    job.say(f"{artifact.variant}: {job.plan.samples:,} samples in {artifact.runtime}")
+    measured = _measure_variant(job, artifact, job.plan)
+    again = _longer(summarize(measured, job.budget), job.plan) if isinstance(measured, Run) and longer else None
+    if isinstance(measured, Run) and again is not None:
+        write_run(job.path, measured)
+        job.say(f"{artifact.variant}: slow units come in bursts: measured again with {again.samples:,} samples")
+        measured = _measure_variant(job, artifact, again)
+    if isinstance(measured, Run):
+        write_run(job.path, measured)
+        return summarize(measured, job.budget, chosen, unusable)
+    job.say(f"{artifact.variant}: {'refused' if measured.refused else 'skipped'}: {measured.reason}")
+    return measured.model_copy(update={"chosen": chosen, "unusable": unusable})
 
 
 def _longer(row: Summary, plan: MeasurePlan) -> MeasurePlan | None:
@@ -157,15 +182,13 @@ def _asked_for(bundle: Bundle, folder: Path, variants: Sequence[str] | None) -> 
     return list(bundle.artifacts)
 
 
-def _measure_variant(
-    folder: Path, artifact: Artifact, images: Path | None, plan: MeasurePlan, threads: int
-) -> Run | Skipped:
+def _measure_variant(job: _Bench, artifact: Artifact, plan: MeasurePlan) -> Run | Skipped:
     """The run, or why there is none."""
     try:
         runtime = runtimes.get(artifact.runtime)
         if not runtimes.installed(artifact.runtime):
             raise MissingExtra(runtime.library, runtime.extra or "all")
-        return measure_in_child(folder, artifact.variant, images, plan, threads)
+        return measure_in_child(job.folder, artifact.variant, job.images, plan, job.threads)
     except UserError as error:
         refused = isinstance(error, DecidesOtherwise)
         return Skipped(variant=artifact.variant, chosen=False, reason=str(error), refused=refused)

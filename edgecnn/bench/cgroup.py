@@ -95,6 +95,6 @@ def _plain(escaped: str) -> str:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(errors="replace").strip()
+        return path.read_text(encoding="utf-8", errors="replace").strip()
     except (OSError, ValueError):
         return ""

@@ -15,9 +15,11 @@ from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.bench import host, memory
 from edgecnn.bench.images import find_images
 from edgecnn.bench.measure import NullSession, measure
-from edgecnn.bench.process import DECIDES_OTHERWISE, USER_ERROR, Job, end_with
+from edgecnn.bench.process import DECIDES_OTHERWISE, USER_ERROR, Job
 from edgecnn.bench.records import BenchImage, Run, subject_of
+from edgecnn.disk import naming_the_disk
 from edgecnn.documents import parse, sha256_of, write_atomically
+from edgecnn.ending import end_with
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Preparer
 from edgecnn.proof import DecidesOtherwise, Proof, prove_here
@@ -30,7 +32,8 @@ def main(arguments: list[str]) -> int:
         job = parse(Job, Path(arguments[0]).read_bytes(), arguments[0])
         if job.parent is not None:
             end_with(job.parent)
-        write_atomically(Path(job.out), run_job(job).model_dump_json())
+        with naming_the_disk(Path(job.out)):
+            write_atomically(Path(job.out), run_job(job).model_dump_json())
     except UserError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return DECIDES_OTHERWISE if isinstance(error, DecidesOtherwise) else USER_ERROR

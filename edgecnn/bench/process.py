@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from edgecnn.bench.measure import MeasurePlan
 from edgecnn.bench.records import Run
 from edgecnn.documents import Frozen, parse, write_atomically
 from edgecnn.errors import UserError
+from edgecnn.holding import temporary_folder
 from edgecnn.proof import DecidesOtherwise
 
 THREAD_VARIABLES = (
@@ -31,7 +30,6 @@ USER_ERROR = 2
 DECIDES_OTHERWISE = 4
 """The child's exit code where the variant must not be used on this processor; its last line says why."""
 
-_PR_SET_PDEATHSIG = 1
 _DEATHS = {
     "SIGILL": "the engine uses instructions that this processor lacks (SIGILL): install a build for this processor",
     "SIGKILL": "the measuring process was killed (SIGKILL), most often for lack of memory: free some",
@@ -62,17 +60,17 @@ def measure_in_child(
 
     DecidesOtherwise where the variant must not be used on this processor.
     """
-    with tempfile.TemporaryDirectory(prefix="edgecnn-bench-") as folder:
+    with temporary_folder("bench") as folder:
         job = Job(
             bundle=str(bundle_folder.resolve()),
             variant=variant,
             images=str(images.resolve()) if images else None,
             plan=plan,
             threads=threads,
-            out=str(Path(folder) / "run.json"),
+            out=str(folder / "run.json"),
             parent=os.getpid(),
         )
-        job_path = Path(folder) / "job.json"
+        job_path = folder / "job.json"
         write_atomically(job_path, job.model_dump_json())
         done = subprocess.run(
             [sys.executable, "-P", "-m", "edgecnn.bench.child", str(job_path)],
@@ -87,18 +85,6 @@ def measure_in_child(
         if done.returncode != 0:
             raise UserError(_failure(done.returncode, done.stderr))
         return parse(Run, Path(job.out).read_bytes(), "the child's run")
-
-
-def end_with(parent: int) -> None:
-    """Have the kernel end this process with `parent`, however that ends. Linux; elsewhere a run is measured to its end.
-
-    Otherwise a bench that is killed leaves its child measuring, which disturbs whatever is measured next.
-    """
-    if sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before the kernel was told
-        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def child_environment(parent: Mapping[str, str], threads: int) -> dict[str, str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from edgecnn.artifact import Bundle, Preprocess
 from edgecnn.bench.host import Fingerprint, State
 from edgecnn.bench.measure import MeasurePlan, Samples
+from edgecnn.disk import refusal
 from edgecnn.documents import Frozen, Sha256, parse
 from edgecnn.errors import UserError
 from edgecnn.executed import Executed
@@ -110,17 +111,34 @@ def subject_of(bundle: Bundle, variant: str | None) -> Subject:
     )
 
 
+def refuse_other_content(path: Path) -> None:
+    """UserError where runs cannot be added to `path`: it holds something else, or must not be written."""
+    if not path.is_file():
+        return
+    try:
+        with path.open("r+b") as stream:
+            first = next((line for line in stream if line.strip()), None)
+    except OSError as error:
+        raise UserError(f"{refusal(error)}: choose another --out") from None
+    if first is not None and not _is_run(first):
+        raise UserError(f"{path}: holds something else than runs of `edgecnn bench`: choose another --out")
+
+
 def write_run(path: Path, run: Run) -> None:
     """Append a run as one line, flushed to disk. It begins a line of its own after one that a full disk cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as stream:
-        if stream.seek(0, os.SEEK_END):
-            stream.seek(-1, os.SEEK_END)
-            if stream.read(1) != b"\n":
-                stream.write(b"\n")
-        stream.write(run.model_dump_json().encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    line = run.model_dump_json().encode() + b"\n"
+    try:
+        with path.open("a+b") as stream:
+            if stream.seek(0, os.SEEK_END):
+                stream.seek(-1, os.SEEK_END)
+                line = line if stream.read(1) == b"\n" else b"\n" + line
+            stream.write(line)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        error.filename = str(path)  # of a full disk it has none
+        raise
 
 
 def read_runs(path: Path, say: Progress = lambda text: None) -> list[Run]:
@@ -141,6 +159,14 @@ def read_runs(path: Path, say: Progress = lambda text: None) -> list[Run]:
     if not runs:
         raise UserError(f"{path}: no runs in it (expected one line for each, made by `edgecnn bench`)")
     return runs
+
+
+def _is_run(line: bytes) -> bool:
+    """Also of one that was cut off."""
+    if _is_cut_off(line):
+        return line.startswith(b'{"version"')
+    document = json.loads(line)
+    return isinstance(document, dict) and {"version", "subject", "samples"} <= document.keys()
 
 
 def _is_cut_off(line: bytes) -> bool:

@@ -50,7 +50,7 @@ def _ready(tasks: Path) -> dict[str, int] | None:
 
 def _numbers(path: Path) -> list[int]:
     try:
-        words = path.read_text().split()
+        words = path.read_text(encoding="utf-8").split()
     except (OSError, ValueError):  # the thread has ended
         return []
     return [int(word) for word in words if word.isdigit()]

@@ -11,6 +11,8 @@ import typer
 
 from edgecnn import __version__
 from edgecnn.cli.verbs import in_order, register
+from edgecnn.disk import refusal
+from edgecnn.ending import end_in_order
 from edgecnn.errors import UserError
 
 app = typer.Typer(
@@ -56,13 +58,14 @@ def _run(command: typer.Typer) -> None:
         # A terminal that has no ≤ must not cost the verdict.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    end_in_order()
     try:
         command(prog_name="edgecnn")
     except UserError as error:
         print(f"edgecnn: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"edgecnn: {error.filename or 'system'}: {error.strerror or error}", file=sys.stderr)
+        print(f"edgecnn: {refusal(error)}", file=sys.stderr)
         sys.exit(2)
     except Exception:
         traceback.print_exc()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from edgecnn.documents import Frozen
+from edgecnn.ending import bound
 from edgecnn.installed import is_installed, module_of
 
 _TIMEOUT_S = 120
@@ -95,7 +96,7 @@ def import_in_child(module: str, timeout_s: float = _TIMEOUT_S) -> str | None:
     """Import a module in a fresh interpreter: None, or how it failed, an illegal instruction included."""
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", _CHILD, module, str(Path(__file__).parents[2])],
+            bound([sys.executable, "-P", "-c", _CHILD, module, str(Path(__file__).parents[2])]),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

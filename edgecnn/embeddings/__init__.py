@@ -8,13 +8,14 @@ from pathlib import Path
 from edgecnn.documents import Frozen
 from edgecnn.embeddings.baselines import Baseline, baselines, need_sklearn
 from edgecnn.embeddings.features import Embedded, Shown, Source, images_of_run, read_images, shown_features
-from edgecnn.embeddings.files import ENDINGS, load_features, need_pyarrow, save_features
+from edgecnn.embeddings.files import ENDINGS, load_features, need_pyarrow, refuse_other_content, save_features
 from edgecnn.embeddings.page import need_jinja2, write_page
 from edgecnn.embeddings.suspects import Duplicate, Mislabelled, duplicates, mislabelled
 from edgecnn.errors import not_one_of
 from edgecnn.train.progress import ProgressBar
 
 __all__ = [
+    "ENDINGS",
     "Baseline",
     "Duplicate",
     "Embedded",
@@ -25,7 +26,9 @@ __all__ = [
     "embed",
     "images_of_run",
     "load_features",
+    "not_one_of",
     "read_images",
+    "refuse_other_content",
 ]
 
 
@@ -66,8 +69,7 @@ def embed(
     keeps every image's features by content, so that only what changed is computed. Raises UserError: an unknown ending,
     an unreadable image; MissingExtra without scikit-learn, or pyarrow for .parquet.
     """
-    if out.suffix not in ENDINGS:
-        raise not_one_of(f"--out {out}: ending", out.suffix, ENDINGS)
+    refuse_other_content(out)
     _need(images, out, page)
     began = time.monotonic()
     embedded, computed = shown_features(images, source, cache, progress)

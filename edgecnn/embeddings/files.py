@@ -13,11 +13,22 @@ from numpy.typing import NDArray
 
 from edgecnn.documents import write_atomically
 from edgecnn.embeddings.features import Embedded, Features
-from edgecnn.errors import UserError, first_line, must_be_file
+from edgecnn.errors import UserError, first_line, must_be_file, not_one_of
 from edgecnn.installed import need
 
 ENDINGS = (".npz", ".parquet")
 _COLUMNS = ("path", "label", "split", "sha256")
+
+
+def refuse_other_content(out: Path) -> None:
+    """UserError for an ending that is not written here, or where `out` holds something else than features."""
+    if out.suffix not in ENDINGS:
+        raise not_one_of(f"--out {out}: ending", out.suffix, ENDINGS)
+    if out.is_file() and out.stat().st_size:
+        try:
+            load_features(out)
+        except UserError as error:
+            raise UserError(f"{error}: choose another --out, or remove it") from None
 
 
 def save_features(path: Path, embedded: Embedded) -> None:

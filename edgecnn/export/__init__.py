@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from edgecnn import formats
 from edgecnn.artifact import Artifact, Bundle, LeftOut, load_bundle, write_bundle
@@ -16,6 +15,7 @@ from edgecnn.errors import UserError
 from edgecnn.export.bundle import assemble, target_hash, tools_here
 from edgecnn.export.job import Job, prepare_job
 from edgecnn.export.variant import make_variant
+from edgecnn.holding import temporary_folder
 from edgecnn.profiles import Target, VariantSpec
 from edgecnn.progress import Progress
 from edgecnn.quantize import names as quantize_names
@@ -23,7 +23,7 @@ from edgecnn.require import parse as parse_requirements
 from edgecnn.runtimes import get as get_runtime
 from edgecnn.runtimes import names as runtime_names
 
-__all__ = ["export", "is_of", "refuse_unknown", "target_hash", "tools_here"]
+__all__ = ["export", "is_of", "refuse_other_content", "refuse_unknown", "target_hash", "tools_here"]
 
 
 def export(
@@ -55,8 +55,8 @@ def export(
         raise UserError(f"{run}: split.json is not the one that the checkpoint was trained with: train again")
     digest = sha256_of_file(run / CHECKPOINT)
     part = _part(out, digest, target)
-    with TemporaryDirectory(prefix="edgecnn-") as work:
-        job = prepare_job(checkpoint, digest, module, data, target, Path(work), part, progress)
+    with temporary_folder("export") as work:
+        job = prepare_job(checkpoint, digest, module, data, target, work, part, progress)
         done = [_variant_once(job, spec) for spec in target.variants]
     if all(isinstance(one, LeftOut) and one.final for one in done):
         shutil.rmtree(part)  # there is nothing to go on from
@@ -65,6 +65,12 @@ def export(
         write_bundle(folder, bundle)
     shutil.rmtree(part)
     return bundle
+
+
+def refuse_other_content(out: Path) -> None:
+    """UserError where `out` is something else than a bundle: told before anything is read."""
+    if out.exists() and not (out / "bundle.json").is_file():
+        raise UserError(f"{out}: exists and is not a bundle: choose another --out or remove it")
 
 
 def is_of(bundle: Bundle, run: Path, target: Target) -> bool:
@@ -80,10 +86,9 @@ def is_of(bundle: Bundle, run: Path, target: Target) -> bool:
 
 
 def _already(run: Path, target: Target, out: Path, progress: Progress) -> Bundle | None:
+    refuse_other_content(out)
     if not out.exists():
         return None
-    if not (out / "bundle.json").is_file():
-        raise UserError(f"{out}: exists and is not a bundle: choose another --out or remove it")
     try:
         bundle = load_bundle(out)
     except UserError as error:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgecnn.artifact import Precision
+from edgecnn.ending import bound
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Format, Source
 from edgecnn.modelfiles.ncnn import FP16_TAG, FP32_TAG, Block, Layer, Network, load, save
@@ -54,7 +55,11 @@ def _run_pnnx(source: Source, folder: Path) -> Path:
     _trace(source, folder / "net.pt")
     shape = f"inputshape=[1,3,{source.height},{source.width}]f32"
     done = subprocess.run(
-        [pnnx.EXEC_PATH, "net.pt", shape, "fp16=0"], cwd=folder, capture_output=True, encoding="utf-8", errors="replace"
+        bound([pnnx.EXEC_PATH, "net.pt", shape, "fp16=0"]),
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
     )
     param = folder / "net.ncnn.param"
     if done.returncode != 0 or not param.is_file():

@@ -5,7 +5,6 @@ Emulated, or this machine held back: numerics only. No time is taken here, and n
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle, write_bundle
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
+from edgecnn.holding import temporary_folder
 from edgecnn.judge import Distance, Mask, measure, yardstick_of
 from edgecnn.proof import other_version
 from edgecnn.rehearse.cache import Say, cache_folder
@@ -161,9 +161,9 @@ def evenly(count: int, most: int) -> tuple[int, ...]:
 
 def _rehearse_variant(stage: _Stage, artifact: Artifact) -> Rehearsed:
     name, count = artifact.variant, len(stage.golden)
-    with tempfile.TemporaryDirectory(prefix="edgecnn-board-") as empty:
+    with temporary_folder("board") as empty:
         try:
-            place = stage.setup.place(artifact.runtime, Path(empty))
+            place = stage.setup.place(artifact.runtime, empty)
         except NoWheel as error:
             return Rehearsed(variant=name, outcome="not run", reason=str(error))
         here, remarks = _run_here(stage, artifact)

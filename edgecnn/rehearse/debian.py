@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from edgecnn.ending import bound
 from edgecnn.errors import UserError
 from edgecnn.rehearse.cache import Say
 
@@ -166,7 +167,7 @@ def _apt(words: Sequence[str], folder: Path) -> None:
 
 def _run(command: Sequence[str], folder: Path, what: str, advice: str = "") -> None:
     done = subprocess.run(
-        command,
+        bound(command),
         cwd=folder,
         env={**os.environ, "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,8 @@ from types import MappingProxyType
 from typing import IO, Literal
 
 from edgecnn.documents import parse, sha256_of, write_atomically
+from edgecnn.ending import bound
+from edgecnn.holding import temporary_folder
 from edgecnn.processor import CAPS
 from edgecnn.rehearse.boards import Board, write_system_files
 from edgecnn.rehearse.instructions import Log, count, kind_of
@@ -128,8 +129,7 @@ def native(held_by: Mapping[str, str] = MappingProxyType({})) -> Machine:
 
 def run(machine: Machine, job: Job, timeout_s: float, progress: ImagesDone | None = None) -> Ran:
     """Run the job. Every way of dying is an answer too, so that the other variants go on."""
-    with tempfile.TemporaryDirectory(prefix="edgecnn-rehearse-") as name:
-        folder = Path(name)
+    with temporary_folder("rehearse") as folder:
         log_path = str(folder / LOG) if machine.log_option else None
         told = job.model_copy(update={"out": str(folder / "answer.json"), "log": log_path})
         write_atomically(folder / "job.json", told.model_dump_json())
@@ -211,7 +211,12 @@ def _watch(
     done: list[str] = []
     with (folder / "stderr").open("w+b") as stderr:
         process = subprocess.Popen(
-            command, cwd=folder, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr
+            bound(command),
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
         )
         reader = threading.Thread(target=_follow, args=(process.stdout, done, progress))
         reader.start()

@@ -17,6 +17,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from edgecnn.documents import Frozen, parse, sha256_of, sha256_of_file, write_atomically
+from edgecnn.ending import bound
 from edgecnn.errors import UserError
 from edgecnn.installed import PREPARING
 from edgecnn.rehearse.cache import Say, made_once, need_space
@@ -140,13 +141,14 @@ def _download(requirements: Sequence[str], installed: dict[str, str], release: R
     )
     glibc = range(_OLDEST_GLIBC_MINOR, release.glibc_minor + 1)
     platforms = ["manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in glibc)]
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
+        *("--only-binary=:all:", "--implementation", "cp", "--python-version", release.python),
+        *(word for name in platforms for word in ("--platform", name)),
+        *("--dest", str(folder), "--constraint", str(constraints), *requirements),
+    ]
     done = subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"),
-            *("--only-binary=:all:", "--implementation", "cp", "--python-version", release.python),
-            *(word for name in platforms for word in ("--platform", name)),
-            *("--dest", str(folder), "--constraint", str(constraints), *requirements),
-        ],
+        bound(command),
         env={**os.environ, "LC_ALL": "C"},
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -11,6 +11,7 @@ from edgecnn.checkpoint import CHECKPOINT, SPLIT, WEIGHTS, Checkpoint, read_chec
 from edgecnn.data import Dataset, split_hashes
 from edgecnn.documents import Json, sha256_of_file
 from edgecnn.errors import UserError
+from edgecnn.holding import remove_leftovers
 from edgecnn.train.options import TrainOptions
 
 RUN, STATE, CACHE, HISTORY, EVIDENCE = "run.json", "state", "cache", "metrics.jsonl", "evidence.json"
@@ -35,21 +36,29 @@ def identity_of(data: Dataset, options: TrainOptions) -> dict[str, Json]:
 
 def open_folder(out: Path, identity: Mapping[str, Json], restart: bool) -> Checkpoint | None:
     """See that `out` is free for this run or holds it; the checkpoint if it is there already."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out}: is a file (expected a folder for the checkpoint): choose another --out")
-    run = out / RUN
-    if restart and run.is_file():
+    refuse_other_content(out)
+    if restart and (out / RUN).is_file():
         _remove_run(out)
-    if not run.is_file():
-        there = sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) if out.is_dir() else []
-        if there:
-            raise UserError(f"{out}: is not empty ({there[0]}) and holds no training run: choose another --out")
+    if not (out / RUN).is_file():
         return None
     _refuse_other_run(out, identity)
+    for folder in (out, out / STATE, out / CACHE):
+        remove_leftovers(folder)
     if not (out / CHECKPOINT).is_file():
         return None
     remove_working_files(out)
     return read_checkpoint(out)
+
+
+def refuse_other_content(out: Path) -> None:
+    """UserError where `out` holds something else than a run: told before any image is read."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out}: is a file (expected a folder for the checkpoint): choose another --out")
+    if (out / RUN).is_file() or not out.is_dir():
+        return
+    there = sorted(path.name for path in out.iterdir() if not path.name.startswith("."))
+    if there:
+        raise UserError(f"{out}: is not empty ({there[0]}) and holds no training run: choose another --out")
 
 
 def remove_working_files(out: Path) -> None:

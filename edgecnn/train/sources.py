@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor
 
 from edgecnn.artifact import Preprocess
 from edgecnn.data import Item
+from edgecnn.disk import reserve
 from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage, UserError
+from edgecnn.holding import remove_leftovers
 from edgecnn.imaging import Images, Preparer
 from edgecnn.train.augmentation import DRAWS, augment
 from edgecnn.train.cut import Cut
@@ -62,9 +65,10 @@ def prepared(items: Sequence[Item], preprocess: Preprocess, cache: Path, progres
     path = cache / f"{key}.npy"
     if not path.is_file():
         cache.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(cache)
         temporary = cache / f".{key}.{os.getpid()}.tmp"
         shape = (len(items), preprocess.height, preprocess.width, 3)
-        pixels = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        pixels = _mapped(temporary, np.uint8, shape)
         preparer = Preparer(preprocess)
         progress.start(len(items), "preparing images")
         for position, item in enumerate(items):
@@ -113,6 +117,7 @@ def _stored(
     path = folder / f"{'plain' if view is None else view}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
         count = len(pixels.labels)
         progress.start(count, f"computing what is frozen{'' if view is None else f', view {view}'}")
         temporary = folder / f".{path.stem}.{os.getpid()}.tmp"
@@ -121,9 +126,7 @@ def _stored(
             given = half.front(pixels.batch(positions, view)).float().cpu()
             values = (given.permute(0, 2, 3, 1) if given.ndim == 4 else given).numpy()
             if rows is None:
-                rows = np.lib.format.open_memmap(
-                    temporary, mode="w+", dtype=np.float32, shape=(count, *values.shape[1:])
-                )
+                rows = _mapped(temporary, np.float32, (count, *values.shape[1:]))
             rows[positions] = values
             progress.advance(len(positions))
         if rows is not None:
@@ -131,6 +134,19 @@ def _stored(
         temporary.replace(path)
     found: NDArray[np.float32] = np.load(path, mmap_mode="r")
     return found
+
+
+def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A new .npy file, mapped; the disk has room for all of it. OSError, and no file, where it has not."""
+    try:
+        rows: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        with path.open("r+b") as stream:
+            reserve(stream.fileno(), path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        error.filename = str(path)
+        raise
+    return rows
 
 
 def in_order(count: int, batch: int) -> list[NDArray[np.int64]]:

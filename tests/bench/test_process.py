@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -107,43 +106,3 @@ def test_one_job_makes_one_whole_run(bundle_folder: Path, tmp_path: Path) -> Non
     assert len(run.samples.measured.total) == 5
     assert run.executed.float_layers == 1
     assert [image.expected for image in run.images] == [decision[0] for decision in run.samples.decisions]
-
-
-ORPHAN = """
-import subprocess, sys
-held = int(sys.argv[2])
-child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True, pass_fds=[held])
-print(child.stdout.readline().strip(), flush=True)
-child.wait()
-"""
-MEASURING = """
-import os, time
-from edgecnn.bench.process import end_with
-end_with(os.getppid())
-print("measuring", flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel of another system does not tell of a parent's end")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_child_ends_with_its_parent(number: int) -> None:
-    """However that ends: the pipe that both held has nobody at its other end."""
-    gone, held = os.pipe()
-    parent = subprocess.Popen(
-        [sys.executable, "-c", ORPHAN, MEASURING, str(held)], stdout=subprocess.PIPE, pass_fds=[held], text=True
-    )
-    os.close(held)
-    assert parent.stdout is not None
-    assert parent.stdout.readline().strip() == "measuring"
-    parent.send_signal(number)
-    parent.communicate()
-    assert os.read(gone, 1) == b""
-    os.close(gone)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="as above")
-def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
-    code = "from edgecnn.bench.process import end_with\nend_with(1)\nprint('still here')"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "")

@@ -19,10 +19,11 @@ def demo_data(
 
     Classes: good, crack, scratch, dent, discolour.
     """
+    from edgecnn import outputs
     from edgecnn.cli.show import progress_bar
     from edgecnn.data.surfaces import write_demo_data
 
-    with progress_bar() as bar:
+    with outputs.folders(out, least_bytes=outputs.LITTLE), progress_bar() as bar:
         bar.start(images, "drawing")
         write_demo_data(out, images, seed, progress=bar.count)
     print(f"{out}: {images} images")

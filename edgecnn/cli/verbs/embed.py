@@ -49,9 +49,10 @@ def embed(
     The features are judged by nearest neighbours and a linear probe.
     """
     need_training()
+    from edgecnn import outputs
     from edgecnn.cli.show import progress_bar, say
     from edgecnn.embeddings import embed as run
-    from edgecnn.embeddings import images_of_run, read_images
+    from edgecnn.embeddings import images_of_run, read_images, refuse_other_content
     from edgecnn.embeddings.features import from_checkpoint, from_model
     from edgecnn.errors import UserError, not_one_of
 
@@ -62,8 +63,9 @@ def embed(
             "--checkpoint brings its own network, size and split: leave out --model, --weights, --size, --fit, --group "
             "and --no-group"
         )
-    source = from_checkpoint(checkpoint) if checkpoint else from_model(model or _MODEL, weights, size, fit)
-    with progress_bar() as bar:
+    refuse_other_content(out)
+    with outputs.files(out, page), progress_bar() as bar:
+        source = from_checkpoint(checkpoint) if checkpoint else from_model(model or _MODEL, weights, size, fit)
         bar.start(1, f"reading {data}")
         if checkpoint:
             images = images_of_run(data, checkpoint, say)

@@ -52,27 +52,33 @@ def export(
     A file is taken in first: its run folder is written beside --out, as <out>-source. What is assumed of it (the order
     of its classes, its preprocessing) is printed; where it does not fit the labelled images: a warning and exit code 1.
     """
+    from edgecnn import outputs
     from edgecnn.cli.show import say, shortfalls, show_bundle, tell_why_1
     from edgecnn.profiles import load_target
 
     need_training()
+    from edgecnn.export import export as make
+    from edgecnn.export import refuse_other_content
+
     profile = load_target(target)
     if require:
         profile = profile.model_copy(update={"require": require})
+    refuse_other_content(out)
     if source.is_dir():
         given: dict[str, object] = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
         given |= {"--group": group, "--no-group": no_group or None}
         unfit = [option for option, value in given.items() if value is not None]
         if unfit:
             raise UserError(f"{source}: a run folder has its own: leave {', '.join(unfit)} out")
-        run = source
+        with outputs.folders(out, apart_from=data):
+            bundle = make(source, profile, out, data, say)
     else:
         reading: dict[str, Any] = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
         reading |= {"group": group, "no_group": no_group}
-        run = _taken_in(source, out, data, model, preprocess, labels, seed, reading)
-    from edgecnn.export import export as make
-
-    bundle = make(run, profile, out, data, say)
+        folder = out.resolve().with_name(f"{out.resolve().name}-source")
+        with outputs.folders(out, folder, apart_from=data):
+            _take_in(source, folder, data, model, preprocess, labels, seed, reading)
+            bundle = make(folder, profile, out, data, say)
     show_bundle(bundle, out, as_json)
     short = shortfalls(bundle)
     tell_why_1(short)
@@ -82,18 +88,18 @@ def export(
 VERB = Verb(export, after="finetune", example=_EPILOG, extras=("train",))
 
 
-def _taken_in(
+def _take_in(
     source: Path,
-    out: Path,
+    folder: Path,
     data: Path | None,
     model: str | None,
     preprocess: Path | None,
     labels: Path | None,
     seed: int,
     reading: dict[str, Any],
-) -> Path:
-    """The run folder that `source` becomes."""
-    from edgecnn.adopt.folder import adopt
+) -> None:
+    """Make the run folder that `source` becomes."""
+    from edgecnn.adopt.folder import adopt, refuse_other_content
     from edgecnn.adopt.sources import refuse_unfit
     from edgecnn.cli.show import progress_bar, say, warn
 
@@ -101,11 +107,10 @@ def _taken_in(
     refuse_unfit(source, model, preprocess, labels)
     if data is None:
         raise UserError(f"{source}: --data is missing: calibration and verification need the images of its classes")
+    refuse_other_content(folder)
     with progress_bar() as bar:
         dataset = read_labelled(data, seed, reading, bar)
-    folder = out.resolve().with_name(f"{out.resolve().name}-source")
     taken = adopt(source, dataset, folder, model=model, preprocess=preprocess, labels=labels, seed=seed, progress=say)
     for note in taken.notes:
         say(f"{source.name}: {note}")
     warn(taken.doubts)
-    return folder

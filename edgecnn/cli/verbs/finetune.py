@@ -24,9 +24,15 @@ def finetune(
 
     Several processes: torchrun --nproc-per-node 2 -m edgecnn finetune …
     """
-    checkpoint = fine_tune_from(data, out, training)
+    from edgecnn import outputs
+    from edgecnn.train.folder import refuse_other_content
+
     if not is_first_process():
+        fine_tune_from(data, out, training)
         return
+    refuse_other_content(out)
+    with outputs.folders(out, apart_from=data):
+        checkpoint = fine_tune_from(data, out, training)
     if as_json:
         print(checkpoint.model_dump_json(indent=1))
         raise typer.Exit(bool(checkpoint.doubts))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,16 +46,24 @@ def rehearse(
     differs or dies, 3 where none could be run. The first call for a board fetches about 120 MB, for an x86-64 processor
     63 MB unless every engine can be held to it on this machine (Debian, Ubuntu or their like; no root needed).
     """
+    from edgecnn import outputs
     from edgecnn.cli.show import say, show_table
     from edgecnn.documents import write_atomically
+    from edgecnn.errors import UserError
     from edgecnn.rehearse import record as write_proofs
     from edgecnn.rehearse import rehearse as run
 
-    found = run(bundle, device, variant or (), images, cache, offline, say)
-    text = found.model_dump_json(indent=1)
-    if out:
-        write_atomically(out, text + "\n")
-    proven = write_proofs(bundle, found) if record else ()
+    if out and out.resolve().is_relative_to(bundle.resolve()):
+        raise UserError(f"{out}: lies inside the bundle, whose files are listed by hash: choose another --out")
+    with ExitStack() as stack:
+        stack.enter_context(outputs.files(out))
+        if record:
+            stack.enter_context(outputs.folders(bundle, least_bytes=outputs.LITTLE))
+        found = run(bundle, device, variant or (), images, cache, offline, say)
+        text = found.model_dump_json(indent=1)
+        if out:
+            write_atomically(out, text + "\n")
+        proven = write_proofs(bundle, found) if record else ()
     if as_json:
         print(text)
     else:

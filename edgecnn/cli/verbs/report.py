@@ -20,11 +20,13 @@ def report(
     run: Annotated[Path | None, typer.Option(help="Run folder, for the curves of its training.")] = None,
 ) -> None:
     """Write report.md and a self-contained report.html."""
+    from edgecnn import outputs
     from edgecnn.bench.report import write_report
     from edgecnn.cli.show import say
     from edgecnn.profiles import parse_budget
 
-    markdown, html = write_report(bundle, runs, out, data, parse_budget(budget) if budget else None, run, say)
+    with outputs.folders(out, least_bytes=outputs.LITTLE):
+        markdown, html = write_report(bundle, runs, out, data, parse_budget(budget) if budget else None, run, say)
     print(f"{html}\n{markdown}")
 
 

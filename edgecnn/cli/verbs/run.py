@@ -43,27 +43,33 @@ def run(
     in fold-2/, …, and folds.json holds what all say together, of the way of training rather than of one network. Splits
     that the folder gives are not used. Exit code 1 where all folds together refuse a variant that the bundle keeps.
     """
+    from edgecnn import outputs
     from edgecnn.bench import overall
     from edgecnn.cli.show import say, shortfalls, show_bundle, show_rows, tell_why_1
     from edgecnn.export import export as make_bundle
+    from edgecnn.export import refuse_other_content as refuse_other_bundle
     from edgecnn.pipeline import bench_once, choose, remove_results, with_choice
     from edgecnn.pooled import refused
     from edgecnn.profiles import load_target, parse_budget
+    from edgecnn.train.folder import refuse_other_content as refuse_other_run
 
     profile = load_target(target)
     if budget:
         profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
     folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
-    pooled, short = over_folds(data, folder, folds, profile, training) if folds else (None, [])
-    if pooled is None:
-        fine_tune_from(data, folder / "train", training)
-        if training["restart"]:
-            remove_results(folder)
-    make_bundle(folder / "train", profile, folder / "bundle", data, say)
-    rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, say)
-    bundle = choose(folder / "bundle", rows)
-    rows = with_choice(rows, bundle)
-    page = _report(folder, data, pooled)
+    refuse_other_run(folder / "train")
+    refuse_other_bundle(folder / "bundle")
+    with outputs.folders(folder, folder / "train", folder / "bundle", apart_from=data):
+        pooled, short = over_folds(data, folder, folds, profile, training) if folds else (None, [])
+        if pooled is None:
+            fine_tune_from(data, folder / "train", training)
+            if training["restart"]:
+                remove_results(folder)
+        make_bundle(folder / "train", profile, folder / "bundle", data, say)
+        rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, say)
+        bundle = choose(folder / "bundle", rows)
+        rows = with_choice(rows, bundle)
+        page = _report(folder, data, pooled)
     verdict, beyond = overall(rows), refused(pooled, bundle) if pooled else {}
     if as_json:
         paths = {"bundle": str(folder / "bundle"), "report": page, "runs": str(folder / "bench.jsonl")}
