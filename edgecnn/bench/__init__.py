@@ -115,12 +115,12 @@ def _row(job: _Bench, artifact: Artifact, longer: bool) -> Row:
     choice, unusable = job.bundle.choice, job.bundle.unusable(artifact)
     chosen = choice is not None and choice.variant == artifact.variant
     job.say(f"{artifact.variant}: {job.plan.samples:,} samples in {artifact.runtime}")
-    measured = _measure_variant(job, artifact, job.plan)
+    measured = _measure_variant(job.folder, artifact, job.images, job.plan, job.threads)
     again = _longer(summarize(measured, job.budget), job.plan) if isinstance(measured, Run) and longer else None
     if isinstance(measured, Run) and again is not None:
         write_run(job.path, measured)
         job.say(f"{artifact.variant}: slow units come in bursts: measured again with {again.samples:,} samples")
-        measured = _measure_variant(job, artifact, again)
+        measured = _measure_variant(job.folder, artifact, job.images, again, job.threads)
     if isinstance(measured, Run):
         write_run(job.path, measured)
         return summarize(measured, job.budget, chosen, unusable)
@@ -182,13 +182,15 @@ def _asked_for(bundle: Bundle, folder: Path, variants: Sequence[str] | None) -> 
     return list(bundle.artifacts)
 
 
-def _measure_variant(job: _Bench, artifact: Artifact, plan: MeasurePlan) -> Run | Skipped:
+def _measure_variant(
+    folder: Path, artifact: Artifact, images: Path | None, plan: MeasurePlan, threads: int
+) -> Run | Skipped:
     """The run, or why there is none."""
     try:
         runtime = runtimes.get(artifact.runtime)
         if not runtimes.installed(artifact.runtime):
             raise MissingExtra(runtime.library, runtime.extra or "all")
-        return measure_in_child(job.folder, artifact.variant, job.images, plan, job.threads)
+        return measure_in_child(folder, artifact.variant, images, plan, threads)
     except UserError as error:
         refused = isinstance(error, DecidesOtherwise)
         return Skipped(variant=artifact.variant, chosen=False, reason=str(error), refused=refused)
