@@ -8,6 +8,7 @@ import importlib.util
 from pathlib import Path
 
 from edgecnn.errors import MissingExtra, UserError, first_line, must_be_file
+from edgecnn.modelfiles.damaged import one_line_where_damaged
 
 
 def onnx_metadata(path: Path) -> dict[str, str]:
@@ -38,7 +39,7 @@ def tflite_metadata(path: Path) -> dict[str, str]:
     if data[4:8] != b"TFL3":
         raise UserError(f"{path}: not a .tflite model (no TFL3 mark)")
     held: dict[str, str] = {}
-    try:
+    with one_line_where_damaged(path, ".tflite model"):
         model = schema.Model.GetRootAs(data, 0)
         for number in range(model.MetadataLength()):
             entry = model.Metadata(number)
@@ -46,6 +47,4 @@ def tflite_metadata(path: Path) -> dict[str, str]:
             if entry.Name() and buffer.DataLength():
                 with contextlib.suppress(UnicodeDecodeError):  # other programs' entries may be binary
                     held[entry.Name().decode()] = bytes(buffer.DataAsNumpy()).rstrip(b"\0").decode()
-    except Exception as error:  # a damaged flatbuffer leads its reader to whatever
-        raise UserError(f"{path}: damaged .tflite model ({type(error).__name__}: {first_line(error)})") from None
     return held

@@ -16,6 +16,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.modelfiles.damaged import one_line_where_damaged
+
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 """Operations with constant weights."""
 _QUANTIZE = 114
@@ -64,33 +66,35 @@ class Operation:
 
 
 def operations(path: Path) -> list[Operation]:
-    """Of the main graph."""
+    """Of the main graph. UserError where the file is damaged."""
     from ai_edge_litert import schema_py_generated as schema
 
     kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if isinstance(code, int)}
     types = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
-    model = _load(path)
-    graph = model.subgraphs[0]
-    tensors = [_stored(model, tensor, types) for tensor in graph.tensors]
-    return [
-        Operation(
-            kinds[_code(model.operatorCodes[one.opcodeIndex])],
-            tuple(tensors[index] if index >= 0 else None for index in one.inputs),
-            tuple(tensors[index] for index in one.outputs),
-        )
-        for one in graph.operators
-    ]
+    with one_line_where_damaged(path, ".tflite model"):
+        model = _load(path)
+        graph = model.subgraphs[0]
+        tensors = [_stored(model, tensor, types) for tensor in graph.tensors]
+        return [
+            Operation(
+                kinds[_code(model.operatorCodes[one.opcodeIndex])],
+                tuple(tensors[index] if index >= 0 else None for index in one.inputs),
+                tuple(tensors[index] for index in one.outputs),
+            )
+            for one in graph.operators
+        ]
 
 
 def inputs_and_outputs(path: Path) -> tuple[list[Stored], list[Stored]]:
-    """Of the main graph."""
+    """Of the main graph. UserError where the file is damaged."""
     from ai_edge_litert import schema_py_generated as schema
 
     types = {code: name.lower() for name, code in vars(schema.TensorType).items() if isinstance(code, int)}
-    model = _load(path)
-    graph = model.subgraphs[0]
-    ends = [[_stored(model, graph.tensors[index], types) for index in end] for end in (graph.inputs, graph.outputs)]
-    return ends[0], ends[1]
+    with one_line_where_damaged(path, ".tflite model"):
+        model = _load(path)
+        graph = model.subgraphs[0]
+        ends = [[_stored(model, graph.tensors[index], types) for index in end] for end in (graph.inputs, graph.outputs)]
+        return ends[0], ends[1]
 
 
 def describe(path: Path, described: Mapping[str, str]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from edgecnn.errors import UserError, first_line
+from edgecnn.modelfiles.damaged import one_line_where_damaged
 from edgecnn.onnx_graph.builder import Builder, Op, Value
 from edgecnn.onnx_graph.onnx_file import Input, input_of, opset_of, output_of, read_model
 from edgecnn.onnx_graph.operators import OPERATORS
@@ -63,8 +64,8 @@ def load_network(path: Path, height: int, width: int) -> Network:
             f"{path}: takes {entry.height}×{entry.width} pixels, the preprocessing gives {height}×{width}: "
             "set height and width in --preprocess"
         )
-    constants = _initializers(model)
-    ops = _operations(model)
+    with one_line_where_damaged(path, "ONNX model"):
+        constants, ops = _initializers(model), _operations(model)
     _refuse_unknown(path, ops, constants)
     ops, start, normalisation = _without_normalisation(path, ops, entry, constants)
     try:

@@ -13,6 +13,7 @@ from edgecnn.blame.engines import Engine, Refused, Tensor, Tensors, as_taken, on
 from edgecnn.blame.pipeline import Shape
 from edgecnn.errors import UserError, first_line
 from edgecnn.imaging import Images
+from edgecnn.modelfiles.damaged import one_line_where_damaged
 from edgecnn.modelfiles.interpreter import Interpreter, TensorDetail
 from edgecnn.modelfiles.tflite import hushed
 
@@ -20,10 +21,13 @@ from edgecnn.modelfiles.tflite import hushed
 class _Opened:
     def __init__(self, path: Path, threads: int, **settings: bool | int) -> None:
         self._interpreter = _interpreter(path, threads, **settings)
-        inputs = self._interpreter.get_input_details()
-        if len(inputs) != 1:
-            raise UserError(f"{path}: it has {len(inputs)} inputs: one image is what can be run")
-        self._input, self._output = inputs[0], self._interpreter.get_output_details()[0]
+        with one_line_where_damaged(path, ".tflite model"):
+            inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if len(inputs) != 1 or not outputs:
+            raise UserError(
+                f"{path}: it has {len(inputs)} inputs and {len(outputs)} outputs: one image is what can be run"
+            )
+        self._input, self._output = inputs[0], outputs[0]
 
     @property
     def shape(self) -> Shape:
