@@ -7,12 +7,13 @@ export OMP_NUM_THREADS ?= 2
 # Threads that wait for each other sleep instead of spinning: on shared cores that is many times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow check rehearse install clean
+.PHONY: demo test test-slow fuzz check rehearse install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up, then the main job on drawn surfaces: fine-tune, export, verify, bench, report"
 	@echo "make test    set up, then the tests"
+	@echo "make fuzz    set up, then 20 minutes of spoilt images, documents, model files, weights and folders"
 	@echo "make check   set up, then formatting, lint, types, import directions, wheel contents"
 	@echo "make rehearse  set up, then one small bundle on an emulated Raspberry Pi 5 and an old x86-64; says so where that cannot be set up"
 
@@ -36,6 +37,10 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
+
+fuzz: install
+	@echo "== Fuzzing: 100,000 spoilt inputs, 20 minutes on 2 cores"
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fuzz.py
 
 rehearse: install
 	@echo "== Rehearsal: one small bundle on an emulated Cortex-A76, and on an x86-64 without AVX2; 2 to 5 minutes, the first time with a download"
