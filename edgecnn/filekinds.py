@@ -110,8 +110,7 @@ def _of_zip(path: Path) -> Kind:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, ValueError):
-        # PyTorch's own reader says more of a damaged one.
-        return _TORCH
+        return Kind("torch", "a zip file, as PyTorch writes it, damaged or cut off", "copy or download it again")
     return _of_names(names)
 
 

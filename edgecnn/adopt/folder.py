@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from edgecnn.adopt.agreement import agreement
 from edgecnn.adopt.classes import order_of, with_order
-from edgecnn.adopt.sources import Taken, refuse_unfit, take
+from edgecnn.adopt.sources import Taken, is_onnx, refuse_unfit, take
 from edgecnn.artifact import Preprocess
 from edgecnn.blame.doubts import doubts
 from edgecnn.checkpoint import (
@@ -31,7 +31,8 @@ from edgecnn.documents import Json, folder_written_whole, sha256_of_file, write_
 from edgecnn.errors import UserError
 from edgecnn.installed import installed_versions
 from edgecnn.models import ONNX_FILE, Deployed, save_module
-from edgecnn.onnx_graph.onnx_file import external_files
+from edgecnn.models.weights_file import hash_of, parts_of
+from edgecnn.onnx_graph.onnx_file import external_files, read_model
 from edgecnn.parity import prepare_files
 from edgecnn.progress import Progress
 from edgecnn.transfer import RECIPES
@@ -39,7 +40,7 @@ from edgecnn.transfer import RECIPES
 ADOPTED = "adopted.json"
 """In the run folder: what it was made from."""
 
-_VERSION = 2
+_VERSION = 3
 """Raised when the same inputs give another folder."""
 _LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "Pillow", "simplejpeg", "safetensors")
 _AGREEMENT_IMAGES = 16
@@ -53,6 +54,7 @@ def adopt(
     model: str | None = None,
     preprocess: Path | None = None,
     labels: Path | None = None,
+    weights_key: str | None = None,
     seed: int = 0,
     progress: Progress = lambda text: None,
 ) -> Checkpoint:
@@ -61,19 +63,20 @@ def adopt(
     Writes the run folder `out`, with recipe `none`; where it already holds what the same inputs gave, nothing is done.
     The checkpoint's notes say what was assumed, its doubts where the network does not fit that.
     `labels`: a file with a class a line, in the order of the outputs; without it the file's own names say it, else the
-    sorted names of the data's folders. `seed`: of the split of `data`, for the record.
+    sorted names of the data's folders. `weights_key`: as of `edgecnn.models.build`. `seed`: of the split of `data`,
+    for the record.
     Raises UserError, and then nothing is written: a file that cannot be taken in, classes that do not fit its outputs
     or whose order nobody says,
     an .onnx file that answers otherwise in ONNX Runtime, `out` is something else.
     """
-    refuse_unfit(source, model, preprocess, labels)
-    identity = _identity(source, data, model, preprocess, labels, seed)
+    refuse_unfit(source, model, preprocess, labels, weights_key)
+    identity = {**_identity(source, data, model, preprocess, labels, seed), "weights key": weights_key}
     there = _already(out, identity)
     if there:
         progress(f"{source.name}: already taken in ({out})")
         return there
     progress(f"taking in {source.name}")
-    taken = _at_the_depth_of(data, take(source, model, preprocess))
+    taken = _at_the_depth_of(data, take(source, model, preprocess, weights_key))
     order = order_of(source, data, taken.outputs, labels, taken.names)
     data = with_order(data, order.classes)
     notes = [*taken.notes, order.words]
@@ -100,7 +103,7 @@ def _identity(
 ) -> dict[str, Json]:
     """What the folder depends on."""
     files = {"source": source, "preprocess": preprocess, "labels": labels}
-    beside = external_files(source) if source.suffix == ".onnx" else []
+    beside = external_files(source) if is_onnx(source) else parts_of(source)
     return {
         "version": _VERSION,
         "name": source.name,
@@ -150,8 +153,7 @@ def _write_network(folder: Path, source: Path, taken: Taken) -> str:
         return WEIGHTS
     import onnx
 
-    model = onnx.load(source)  # with its external data: one file
-    onnx.save(model, folder / ONNX_FILE)
+    onnx.save(read_model(source).model, folder / ONNX_FILE)  # with its external data: one file
     return ONNX_FILE
 
 
@@ -166,7 +168,7 @@ def _checkpoint(
         classes=data.classes,
         good_class=data.good_class,
         preprocess=spec,
-        weights=f"file:{source.name} sha256:{sha256_of_file(source)}",
+        weights=f"file:{source.name} sha256:{hash_of(source)}",
         batchnorm_eps=taken.eps,
         recipe=RECIPES["none"],
         reason=f"taken in as it is from {source.name}",

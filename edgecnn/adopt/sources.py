@@ -12,13 +12,16 @@ import numpy as np
 from torch import nn
 
 from edgecnn.adopt.description import read_preprocess
-from edgecnn.adopt.state_dict import ENDINGS, library_preprocess, load_state_dict, refuse_programs
+from edgecnn.adopt.state_dict import library_preprocess, load_state_dict, refuse_programs
 from edgecnn.artifact import Preprocess
 from edgecnn.checkpoint import Leftovers
 from edgecnn.errors import UserError, must_be_file, not_one_of
+from edgecnn.filekinds import kind_of
 from edgecnn.metadata import SelfDescription, read
 from edgecnn.modelfiles.class_names import Named, class_names
 from edgecnn.models import ONNX
+from edgecnn.models.naming import ONE_MADE_TWO
+from edgecnn.models.weights_file import ENDINGS, is_weights
 from edgecnn.onnx_graph.network import Network, load_network
 from edgecnn.onnx_graph.onnx_file import Input, input_of, read_model
 
@@ -39,18 +42,31 @@ class Taken:
     onnx: tuple[Input, Network] | None = None
 
 
-def refuse_unfit(source: Path, model: str | None, preprocess: Path | None, labels: Path | None) -> None:
+def is_onnx(source: Path) -> bool:
+    """Whether a file's name ends in .onnx, in whatever letters."""
+    return source.suffix.lower() == ".onnx"
+
+
+def refuse_unfit(
+    source: Path, model: str | None, preprocess: Path | None, labels: Path | None, weights_key: str | None = None
+) -> None:
     """UserError where what was given does not go together, before anything is read."""
     if not source.exists():
         raise UserError(
             f"{source}: no such file or folder (expected a run folder of `edgecnn finetune`, an .onnx file, or weights)"
         )
-    if source.suffix not in (".onnx", ".pt2", *ENDINGS):
+    if not is_onnx(source) and source.suffix.lower() != ".pt2" and not is_weights(source):
+        kind = kind_of(source) if source.is_file() else None
+        if kind is not None and kind.name not in ("torch", "safetensors", "pickle"):
+            cure = f": {kind.cure}" if kind.cure else ""
+            raise UserError(f"{source}: is {kind.words}{cure}; expected {', '.join(['.onnx', *ENDINGS])}")
         raise not_one_of(f"{source}: ending", source.suffix, [".onnx", *ENDINGS])
     must_be_file(source, "an .onnx file, or weights (.safetensors, .pth) of the network that --model names")
-    if source.suffix == ".onnx" and model is not None:
+    if is_onnx(source) and model is not None:
         raise UserError(f"{source}: an .onnx file has its own network: leave --model {model} out")
-    if source.suffix != ".onnx":
+    if is_onnx(source) and weights_key is not None:
+        raise UserError(f"{source}: an .onnx file has one set of weights: leave --weights-key {weights_key} out")
+    if not is_onnx(source):
         refuse_programs(source)
         if model is None:
             raise UserError(
@@ -61,24 +77,19 @@ def refuse_unfit(source: Path, model: str | None, preprocess: Path | None, label
             must_be_file(path, what)
 
 
-def take(source: Path, model: str | None, preprocess: Path | None) -> Taken:
+def take(source: Path, model: str | None, preprocess: Path | None, weights_key: str | None = None) -> Taken:
     """The network of an .onnx file (`model` None), or of weights. UserError where it cannot be taken in."""
-    taken = _take_onnx(source, preprocess) if model is None else _take_weights(source, model, preprocess)
-    if taken.outputs == 1:
-        raise UserError(
-            f"{source}: has one output, the score of one class against another: give it one for each, such as "
-            "torch.cat([-z, z], 1) of its score z before any sigmoid"
-        )
-    return taken
+    if model is None:
+        return _take_onnx(source, preprocess)
+    return _take_weights(source, model, preprocess, weights_key)
 
 
-def _take_weights(source: Path, model: str, preprocess: Path | None) -> Taken:
-    built, outputs, file = load_state_dict(source, model)
+def _take_weights(source: Path, model: str, preprocess: Path | None, weights_key: str | None) -> Taken:
+    built, rows, file = load_state_dict(source, model, weights_key)
+    outputs = max(rows, 2)
     usual = library_preprocess(built)
     found = read_preprocess(preprocess, usual.model_dump(), source.name)
-    notes = [f"head of {outputs} classes"]
-    if file.taken:
-        notes.append(f"its averaged weights ({file.taken}) are taken, not the plain ones beside them")
+    notes = [f"head of {outputs} classes", *built.remarks]
     library = built.name.partition(":")[0]
     by = f"as --preprocess says, else as {library} does" if preprocess else f"as {library} does: else give --preprocess"
     notes.append(prepared_words(found, by))
@@ -95,7 +106,7 @@ def _take_weights(source: Path, model: str, preprocess: Path | None) -> Taken:
 
 
 def _take_onnx(source: Path, preprocess: Path | None) -> Taken:
-    model = read_model(source)
+    model = read_model(source).model
     entry = input_of(source, model)
     held = {item.key: item.value for item in model.metadata_props}
     described = read(held, str(source))
@@ -109,7 +120,7 @@ def _take_onnx(source: Path, preprocess: Path | None) -> Taken:
     if network.normalisation:
         inside = {"mean": network.normalisation.mean, "std": network.normalisation.std}
         found = _settled(preprocess, read_preprocess(preprocess, known | inside, missing), inside)
-    notes = [f"{network.outputs} outputs"]
+    notes = [f"{network.outputs} outputs", *network.remarks, *([ONE_MADE_TWO] if network.single else [])]
     if network.ends:
         ends = " and ".join(network.ends)
         notes.append(f"ends in {ends}: the logits before it are taken")

@@ -11,32 +11,34 @@ import torchvision
 
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
-from edgecnn.models import Built, State, build, head_of
-from edgecnn.models.architecture import Architecture, create_module, find_architecture
-from edgecnn.models.weights import WeightsFile, read_file
-
-ENDINGS = (".safetensors", ".pth", ".pt")
+from edgecnn.models import Built, build
+from edgecnn.models.architecture import create_module, find_architecture
+from edgecnn.models.held import WeightsFile
+from edgecnn.models.naming import head_rows, match_weights
+from edgecnn.models.weights_file import read_file
 
 _HOW = (
     "save its state_dict (torch.save(net.state_dict(), 'weights.pth')), or write an .onnx file with torch.onnx.export"
 )
-_HEADS = ("classifier", "fc", "head", "heads", "last_linear")
 
 
-def load_state_dict(path: Path, model: str) -> tuple[Built, int, WeightsFile]:
-    """The network of that name with its head and weights, the number of its classes, read from the head, and the file.
+def load_state_dict(path: Path, model: str, weights_key: str | None) -> tuple[Built, int, WeightsFile]:
+    """The network of that name with its head and weights, the number of rows of the head in the file, and the file.
 
-    Raises UserError: a file that holds more than tensors, weights of another network, no head.
+    A head of one row, a score of one class against another, becomes two. Raises UserError: a file that holds more than
+    tensors, weights of another network, no head or one of several layers.
     """
     architecture = find_architecture(model)
     file = read_file(path)
-    outputs = _head_outputs(path, architecture, file.state)
-    return build(model, outputs, path, keep_head=True), outputs, file
+    chosen = match_weights(create_module(architecture, 2, None, None), architecture, file, weights_key, str(path))
+    rows = 0 if chosen.match.misfits else head_rows(chosen.match, str(path))  # which `build` refuses
+    built = build(model, max(rows, 2), path, keep_head=True, weights_key=weights_key)
+    return built, rows, file
 
 
 def refuse_programs(path: Path) -> None:
     """UserError where a file holds a program rather than tensors: TorchScript or torch.export."""
-    if path.suffix == ".pt2":
+    if path.suffix.lower() == ".pt2":
         raise UserError(f"{path}: a torch.export program, whose reader may run what the file says: {_HOW}")
     if not zipfile.is_zipfile(path):
         return
@@ -65,22 +67,3 @@ def library_preprocess(built: Built) -> Preprocess:
         preset = torchvision.models.get_model_weights(architecture.name).DEFAULT.transforms()
         crop = preset.crop_size[0] / preset.resize_size[0]
     return built.preprocess.model_copy(update={"fit": "center-crop", "crop": crop})
-
-
-def _head_outputs(path: Path, architecture: Architecture, state: State) -> int:
-    """Rows of the head's weights: under this library's name of the head, else of the last layer that is called so."""
-    ours = f"{head_of(create_module(architecture, 2, None, None))[0]}.weight"
-    heads = [
-        key
-        for key, tensor in state.items()
-        if key.partition(".")[0] in _HEADS and key.endswith(".weight") and tensor.dim() in (2, 4)
-    ]
-    key = ours if ours in state else max(heads, key=_natural, default=None)
-    if key is None:
-        raise UserError(f"{path}: no head in it ({ours} is missing): give the weights of the whole fine-tuned network")
-    return int(state[key].shape[0])
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """classifier.10 after classifier.9."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in name.split(".")]

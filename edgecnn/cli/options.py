@@ -18,7 +18,13 @@ Model = Annotated[
 ]
 Weights = Annotated[
     str | None,
-    typer.Option(help="hub, none (random), or a .safetensors/.pth file. Default: hub; embedded for our own backbone."),
+    typer.Option(
+        help="hub, none (random), or a file (.safetensors, .pth, …). Default: hub; embedded for our own backbone."
+    ),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(help="Which weights of a file with several, such as state_dict_ema. Default: the averaged ones."),
 ]
 Size = Annotated[int | None, typer.Option(help="Input size in pixels. Default: the network's own.")]
 Fit = Annotated[str, typer.Option(help="stretch the whole image, or center-crop.")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecnn.cli.extras import need_training
-from edgecnn.cli.options import Fit, Model, Restart, Seed, Size, Weights
+from edgecnn.cli.options import Fit, Model, Restart, Seed, Size, Weights, WeightsKey
 from edgecnn.cli.reading import READING, read_labelled
 from edgecnn.recipes import help_text
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _OPTIONS: dict[str, tuple[Any, Any]] = {
     "model": (Model, "mobilenetv2_100"),
     "weights": (Weights, None),
+    "weights_key": (WeightsKey, None),
     "recipe": (
         Annotated[
             str,

@@ -66,6 +66,8 @@ class Source:
     model: str
     weights: str
     preprocess: Preprocess
+    remarks: tuple[str, ...] = ()
+    """Which of several sets of weights was taken."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +81,13 @@ class Embedded:
     meta: dict[str, Any]
 
 
-def from_model(model: str, weights: str | None, size: int | None, fit: str) -> Source:
+def from_model(model: str, weights: str | None, size: int | None, fit: str, weights_key: str | None = None) -> Source:
     """A network by name, random weights the same at every call. Raises UserError as `build` does."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        built = build(model, 2, weights, size=size)
-    return Source(built.module, built.name, built.weights, built.preprocess.model_copy(update={"fit": fit}))
+        built = build(model, 2, weights, size=size, weights_key=weights_key)
+    preprocess = built.preprocess.model_copy(update={"fit": fit})
+    return Source(built.module, built.name, built.weights, preprocess, built.remarks)
 
 
 def from_checkpoint(run: Path) -> Source:

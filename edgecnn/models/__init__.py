@@ -14,9 +14,10 @@ from edgecnn.checkpoint import WEIGHTS, Checkpoint, Leftovers, read_checkpoint
 from edgecnn.errors import UserError, first_line
 from edgecnn.models.architecture import EMBEDDED, create_module, find_architecture, preprocess_of
 from edgecnn.models.deployed import Deployed
-from edgecnn.models.naming import adopt_eps, load_weights
+from edgecnn.models.held import State
+from edgecnn.models.naming import ONE_MADE_TWO, adopt_eps, load_weights, match_weights
 from edgecnn.models.parts import Stage, dropout_of, head_of, stages
-from edgecnn.models.weights import State, read_weights
+from edgecnn.models.weights import read_weights
 
 __all__ = [
     "EMBEDDED",
@@ -51,6 +52,8 @@ class Built:
     weights: str
     """For the record: hub:…, file:… with hash, embedded:…, or none."""
     leftovers: Leftovers
+    remarks: tuple[str, ...]
+    """Which of several sets of weights in a file was taken."""
     batchnorm_eps: float | None
     """Set where the weights want another BatchNorm epsilon than the network is built with (and now has)."""
 
@@ -63,6 +66,7 @@ def build(
     keep_head: bool = False,
     dropout: float | None = None,
     size: int | None = None,
+    weights_key: str | None = None,
 ) -> Built:
     """A network by name with a head for `classes` classes.
 
@@ -72,10 +76,11 @@ def build(
     ones), "embedded", "none" (random), or a .safetensors, .pth or .pt file with timm's or torchvision's tensor names;
     None: embedded where there are such, else hub. `keep_head` keeps the weights' own head. `dropout` before the head;
     None: as the library builds it.
+    `weights_key`: which set of tensors in a file that holds several, such as state_dict_ema; None: the averaged one.
     `size` in pixels matters here only to networks whose weights depend on it (vision transformers).
 
     Raises UserError: unknown name, hub out of reach, a file that is not weights of this network, a head of another
-    number of classes with `keep_head`.
+    number of classes with `keep_head`, several sets of weights and no key.
     """
     architecture = find_architecture(name)
     if weights is None:
@@ -84,15 +89,23 @@ def build(
     if weights == "none":
         if keep_head:
             raise UserError(f"{name}: random weights have no head to keep: give --weights FILE or another recipe")
-        return Built(module, architecture.full, preprocess_of(architecture, size), "none", Leftovers(), None)
-    state, description = read_weights(architecture, weights)
-    naming, leftovers = load_weights(module, architecture, state, keep_head, description.split(" ")[0])
+        return Built(module, architecture.full, preprocess_of(architecture, size), "none", Leftovers(), (), None)
+    file, description = read_weights(architecture, weights)
+    where = description.split(" ")[0]
+    chosen = match_weights(module, architecture, file, weights_key, where)
+    match, remark = chosen.match, chosen.remark
+    leftovers = load_weights(module, architecture, match, keep_head, where)
+    naming = match.naming
     eps = adopt_eps(module, naming.eps)
     preprocess = preprocess_of(architecture, size)
     if naming.architecture != architecture:
         theirs = preprocess_of(naming.architecture, size)
         preprocess = preprocess.model_copy(update={"mean": theirs.mean, "std": theirs.std})
-    return Built(module, architecture.full, preprocess, description, leftovers, eps)
+    if match.label:
+        description += f" {match.label}"
+    one = keep_head and match.head and match.state[match.head[0]].shape[0] == 1 != classes
+    remarks = tuple(words for words in (remark, ONE_MADE_TWO if one else None) if words)
+    return Built(module, architecture.full, preprocess, description, leftovers, remarks, eps)
 
 
 def load_module(folder: Path) -> tuple[Checkpoint, nn.Module]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
+import torch
 from torch import Tensor, nn
 
 from edgecnn.checkpoint import Leftovers
 from edgecnn.errors import UserError
 from edgecnn.models.architecture import Architecture, create_module, find_architecture
+from edgecnn.models.held import State, WeightsFile
+from edgecnn.models.matching import Chosen, Match, Naming, Wanted, choose, layers_beside
 from edgecnn.models.parts import head_of
-from edgecnn.models.weights import State
 
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
@@ -27,46 +26,51 @@ A pair belongs here once tests/models/test_models.py shows that its logits are e
 
 _TWIN_OF = {**_TWINS, **{theirs: ours for ours, theirs in _TWINS.items()}}
 
-_HEAD_WORDS = {"classifier", "fc", "head", "heads", "head_dist", "last_linear", "aux1", "aux2", "AuxLogits"}
-"""First parts of names under which a weights file may hold heads that are not ours."""
+
+ONE_MADE_TWO = "its one output is a score of the second class against the first: it becomes two, ∓ half of it"
 
 
-@dataclass(frozen=True)
-class Naming:
-    """A library's order and names of a network's tensors."""
+def match_weights(
+    module: nn.Module, architecture: Architecture, file: WeightsFile, key: str | None, where: str
+) -> Chosen:
+    """The tensors of a file that are the network's, under this library's names or its twin's; as of `choose`.
 
-    architecture: Architecture
-    keys: tuple[str, ...]
-    """Of the backbone, in module order."""
-    head: tuple[str, ...]
-    eps: float | None
-
-
-def load_weights(
-    module: nn.Module, architecture: Architecture, state: State, keep_head: bool, where: str
-) -> tuple[Naming, Leftovers]:
-    """Copy the whole backbone from `state`, under this library's tensor names or its twin's, and the head if asked."""
+    `module`: the network, with whatever number of classes.
+    """
     ours = _naming(architecture, module)
     namings = [ours]
     twin = None if architecture.scale else _TWIN_OF.get(f"{architecture.library}:{architecture.name}")
     if twin:
         # A .safetensors file does not keep the order of its tensors: the twin, built, gives it back.
         namings.append(_naming(find_architecture(twin), create_module(find_architecture(twin), 2, None, None)))
-    theirs = max(namings, key=lambda naming: len(set(naming.keys) & set(state)))
     target = module.state_dict()
-    _refuse_misfits(ours, theirs, target, state, f"{where}: not weights of {architecture.full}")
-    fresh = {key: _like(state[name], target[key]) for key, name in zip(ours.keys, theirs.keys, strict=True)}
-    head = {key: state[name] for key, name in zip(ours.head, theirs.head, strict=True) if name in state}
+    columns = target[ours.head[0]].shape[1]
+    wanted = Wanted(ours.keys, tuple(target[one] for one in ours.keys), columns)
+    return choose(file.sets, namings, wanted, key, where)
+
+
+def load_weights(module: nn.Module, architecture: Architecture, match: Match, keep_head: bool, where: str) -> Leftovers:
+    """Copy the whole backbone into the network, and the head if asked. UserError where it is another network's."""
+    target = module.state_dict()
+    ours = _naming(architecture, module)
+    _refuse_misfits(match, f"{where}: not weights of {architecture.full}", where)
+    _refuse_extra(match, f"{where}: not weights of {architecture.full}")
+    pairs = zip(ours.keys, match.names, strict=True)
+    fresh = {key: _like(match.state[name], target[key]) for key, name in pairs}
     if keep_head:
-        _refuse_other_head(head, target, where)
-        fresh |= {key: _like(value, target[key]) for key, value in head.items()}
+        fresh |= _head_for(match, ours, target, where)
     module.load_state_dict(fresh, strict=False)
-    known = {*theirs.keys} | ({*theirs.head} if keep_head else set())
-    leftovers = Leftovers(
+    return Leftovers(
         missing=() if keep_head else ours.head,
-        unexpected=tuple(key for key in state if key not in known and not _is_counter(key)),
+        unexpected=match.extra if keep_head else (*match.head, *match.extra),
     )
-    return theirs, leftovers
+
+
+def head_rows(match: Match, where: str) -> int:
+    """Outputs of the head in a file. UserError where there is none, or it is no single layer."""
+    if not match.head:
+        raise _no_head(match, where, "give the weights of the whole fine-tuned network")
+    return int(match.state[match.head[0]].shape[0])
 
 
 def adopt_eps(module: nn.Module, eps: float | None) -> float | None:
@@ -89,47 +93,85 @@ def _naming(architecture: Architecture, module: nn.Module) -> Naming:
     )
 
 
-def _refuse_misfits(ours: Naming, theirs: Naming, target: State, state: State, problem: str) -> None:
-    if len(ours.keys) != len(theirs.keys):
-        raise UserError(f"{problem}: {theirs.architecture.full} has another number of tensors")
-    pairs = list(zip(ours.keys, theirs.keys, strict=True))
-    misfits = [(key, name) for key, name in pairs if not _fits(key, target[key], name, state.get(name))]
-    if misfits:
-        key, name = misfits[0]
-        got = f"the file has {tuple(state[name].shape)}" if name in state else "the file has no such tensor"
-        raise UserError(
-            f"{problem}: {len(pairs) - len(misfits)} of {len(pairs)} tensors fit; the first that does not: "
-            f"{name} should be {tuple(target[key].shape)}, {got}: give the file of this network, or another --model"
-        )
-    extra = [key for key in state if key not in {*theirs.keys, *theirs.head} and not _is_counter(key)]
-    extra = [key for key in extra if key.partition(".")[0] not in _HEAD_WORDS]
+def _refuse_misfits(match: Match, problem: str, where: str) -> None:
+    if not match.misfits:
+        return
+    place = match.misfits[0]
+    wanted, name = tuple(match.wanted.tensors[place].shape), match.names[place]
+    other = _another_form(match)
+    if other:
+        raise UserError(f"{where}: {other}")
+    got = match.state.get(name)
+    has = "the file has no such tensor" if got is None else f"the file has {tuple(got.shape)}"
+    if got is not None and not got.is_floating_point():
+        has = f"the file has {str(got.dtype).removeprefix('torch.')}: quantised? give the float weights"
+    fit = len(match.names) - len(match.misfits)
+    called = f"; its own are called {', '.join(list(match.state)[:2])}, …" if 2 * fit < len(match.names) else ""
+    raise UserError(
+        f"{problem}: {fit} of {len(match.names)} tensors fit; the first that does not: {name} should be {wanted}, "
+        f"{has}{called}: give the file of this network, or another --model"
+    )
+
+
+def _another_form(match: Match) -> str | None:
+    """Weights that were split into what training needs, and how to join them."""
+    ends = {name.rpartition(".")[2] for name in match.state}
+    if {"weight_orig", "weight_mask"} <= ends:
+        return "is pruned by torch.nn.utils.prune, and still split: call prune.remove on each layer, and save it again"
+    if {"weight_g", "weight_v"} <= ends or any(".parametrizations." in name for name in match.state):
+        return "has parametrized layers: call torch.nn.utils.parametrize.remove_parametrizations, and save it again"
+    if "_packed_params" in ends or "zero_point" in ends:
+        return "is quantised: give the float weights that it was made from, int8 is made and judged here"
+    return None
+
+
+def _refuse_extra(match: Match, problem: str) -> None:
+    """Where parts that the network has too have more layers: a larger one."""
+    tops = {key.partition(".")[0] for key in match.naming.keys}
+    heads = {key.partition(".")[0] for key in match.naming.head}
+    start = _start_of(match)
+    extra = [name for name in match.extra if name.removeprefix(start).partition(".")[0] in tops - heads]
     if extra:
-        raise UserError(f"{problem}: all {len(pairs)} tensors fit, but it has {len(extra)} more, the first {extra[0]}")
+        raise UserError(
+            f"{problem}: all {len(match.names)} tensors fit, but it has {len(extra)} more, the first {extra[0]}"
+        )
 
 
-def _fits(key: str, wanted: Tensor, name: str, got: Tensor | None) -> bool:
-    """Same kind of tensor (weight, bias, running_mean …) and same shape, a linear layer being a 1×1 convolution."""
-    same_kind = key.rpartition(".")[2] == name.rpartition(".")[2]
-    return got is not None and same_kind and _squeezed(wanted.shape) == _squeezed(got.shape)
+def _start_of(match: Match) -> str:
+    """What stands before the names."""
+    return match.names[0].removesuffix(match.naming.keys[0])
 
 
-def _squeezed(shape: Sequence[int]) -> tuple[int, ...]:
-    """Without the 1s at its end."""
-    sizes = list(shape)
-    while sizes and sizes[-1] == 1:
-        sizes.pop()
-    return tuple(sizes)
+def _head_for(match: Match, ours: Naming, target: State, where: str) -> State:
+    if not match.head:
+        raise _no_head(match, where, "recipe none needs one; choose another --recipe")
+    head = dict(zip(ours.head, match.head, strict=False))
+    weight, rows = match.state[match.head[0]], target[ours.head[0]].shape[0]
+    if weight.shape[0] == 1 and rows == 2:
+        # One score z of a class against another: -z/2 and z/2, whose softmax is its sigmoid.
+        return {
+            key: _like(torch.cat([match.state[name] / -2, match.state[name] / 2]), target[key])
+            for key, name in head.items()
+        }
+    if weight.shape[0] != rows:
+        raise UserError(
+            f"{where}: its head has {weight.shape[0]} outputs, the data {rows} classes: recipe none "
+            "keeps the head, so they must be equal; choose another --recipe"
+        )
+    zeros = {key: torch.zeros_like(target[key]) for key in ours.head[len(match.head) :]}  # a head without bias
+    return zeros | {key: _like(match.state[name], target[key]) for key, name in head.items()}
 
 
-def _refuse_other_head(head: State, target: State, where: str) -> None:
-    if not head:
-        raise UserError(f"{where}: has no head to keep: recipe none needs one; choose another --recipe")
-    for key, value in head.items():
-        if _squeezed(value.shape) != _squeezed(target[key].shape):
-            raise UserError(
-                f"{where}: its head has {value.shape[0]} outputs, the data {target[key].shape[0]} classes: recipe none "
-                "keeps the head, so they must be equal; choose another --recipe"
-            )
+def _no_head(match: Match, where: str, cure: str) -> UserError:
+    layers = layers_beside(match)
+    if not layers:
+        return UserError(f"{where}: has no head to keep ({match.naming.head[0]} is missing): {cure}")
+    shown = ", ".join(f"{name} {'×'.join(map(str, match.state[name].shape))}" for name in layers[:4])
+    return UserError(
+        f"{where}: its head is {len(layers)} layer{'s' * (len(layers) > 1)} ({shown}{', …' * (len(layers) > 4)}), and "
+        f"{match.naming.architecture.full} ends in one that takes {match.wanted.columns} features: write an .onnx file "
+        "of the whole network (torch.onnx.export) and give that, or train a new head with `edgecnn finetune`"
+    )
 
 
 def _like(value: Tensor, target: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -49,15 +49,20 @@ class Network:
     """Set where the file takes uint8 pixels: taken out of `module`, to be applied before it."""
     ends: tuple[str, ...]
     """softmax, log_softmax, sigmoid: what the file ends in, in their order, and `module` does not."""
+    remarks: tuple[str, ...] = ()
+    """What else was done to it."""
+    single: bool = False
+    """Whether the file has one output, z: `module` gives -z/2 and z/2, whose softmax is z's sigmoid."""
 
 
 def load_network(path: Path, height: int, width: int) -> Network:
     """Build the network of an .onnx file for images of that size.
 
-    Raises UserError: what `read_model`, `input_of` and `output_of` refuse, another input size, operators that are not
+    Raises UserError: what `read_model` and `input_of` refuse, another input size, operators that are not
     read (all of them), an output that is not one row of scores for an image.
     """
-    model = read_model(path)
+    found = read_model(path)
+    model = found.model
     entry = input_of(path, model)
     if (entry.height or height, entry.width or width) != (height, width):
         raise UserError(
@@ -70,7 +75,8 @@ def load_network(path: Path, height: int, width: int) -> Network:
     ops, start, normalisation = _without_normalisation(path, ops, entry, constants)
     try:
         with torch.no_grad():
-            return _build(ops, constants, start, entry, output_of(path, model), height, width, normalisation)
+            made = _build(ops, constants, start, entry, output_of(model), height, width, normalisation)
+            return replace(made, remarks=found.remarks)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except Exception as error:  # torch's, of a graph that does not fit together
@@ -106,7 +112,12 @@ def _build(
         raise UserError(f"output {output!r} is {shape}: expected (n, classes), one row of scores for an image")
     module = build.finish(scores)
     _join_biases(module)
-    return Network(module, shape[1], normalisation, ends)
+    if shape[1] > 1:
+        return Network(module, shape[1], normalisation, ends)
+    if {"softmax", "log_softmax"} & set(ends):
+        raise UserError(f"output {output!r} is a softmax over one score, which says nothing: expected (n, classes)")
+    _make_two_of_one(module)
+    return Network(module, 2, normalisation, ends, single=True)
 
 
 def _run(build: Builder, op: Op, inputs: list[Value | None]) -> dict[str, Value]:
@@ -153,6 +164,25 @@ def _before_ends(value: Value) -> tuple[Value, tuple[str, ...]]:
         node.replace_all_uses_with(source)
         taken_off.append(_ENDS[node.target])
         value = value if passed else Value(value.tensor, source)
+
+
+def _make_two_of_one(module: fx.GraphModule) -> None:
+    """The score z of a class against another becomes -z/2 and z/2: in the last layer, where that is linear."""
+    end = next(node for node in module.graph.nodes if node.op == "output")
+    score = end.args[0]
+    assert isinstance(score, fx.Node)
+    layer = module.get_submodule(str(score.target)) if score.op == "call_module" else None
+    if isinstance(layer, nn.Linear) and len(score.users) == 1:
+        wide = nn.Linear(layer.in_features, 2, layer.bias is not None)
+        wide.weight.copy_(torch.cat([layer.weight / -2, layer.weight / 2]))
+        if layer.bias is not None:
+            wide.bias.copy_(torch.cat([layer.bias / -2, layer.bias / 2]))
+        module.set_submodule(str(score.target), wide.eval())
+        return
+    with module.graph.inserting_before(end):
+        halves = [module.graph.call_function(operator.mul, (score, by)) for by in (-0.5, 0.5)]
+        end.args = (module.graph.call_function(torch.cat, (halves, 1)),)
+    module.recompile()
 
 
 def _join_biases(module: fx.GraphModule) -> None:
@@ -208,11 +238,6 @@ def _plain(value: object) -> object:
 def _refuse_unknown(path: Path, ops: Iterable[Op], constants: Mapping[str, Tensor]) -> None:
     """UserError with every operation on the image that is not read."""
     ops = list(ops)
-    if ops and ops[-1].kind == "ArgMax":
-        raise UserError(
-            f"{path}: ends in ArgMax (node {ops[-1].name!r}): the number of a class, not the scores of all: cut it off "
-            f"with onnx.utils.extract_model(…, output_names=[{ops[-1].inputs[0]!r}])"
-        )
     known = {"", *constants}
     unknown: dict[str, str] = {}
     for op in ops:
@@ -224,7 +249,7 @@ def _refuse_unknown(path: Path, ops: Iterable[Op], constants: Mapping[str, Tenso
         listed = ", ".join(f"{kind} (node {name!r})" for kind, name in unknown.items())
         raise UserError(
             f"{path}: {listed}: not among the {len(OPERATORS)} operators that are read, those of convolutional "
-            "classifiers (edgecnn/adopt/operators): export the network without it, or give its weights with --model"
+            "classifiers: export the network without it, or give its weights with --model"
         )
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgecnn.errors import UserError, first_line, must_be_file
+from edgecnn.filekinds import kind_of
+from edgecnn.onnx_graph.prepared import Prepared, prepared
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -15,7 +17,7 @@ OLDEST_OPSET = 7
 """Before it, broadcasting and BatchNorm meant something else."""
 
 _QUANTISED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "MatMulInteger")
-_FLOAT, _UINT8, _FLOAT16 = 1, 2, 10
+_FLOAT, _UINT8 = 1, 2
 """TensorProto.DataType."""
 
 
@@ -31,16 +33,20 @@ class Input:
     width: int | None
 
 
-def read_model(path: Path) -> ModelProto:
-    """The onnx.ModelProto of `path` with its external data in it and its local functions inlined.
+def read_model(path: Path) -> Prepared:
+    """The onnx.ModelProto of `path` with its external data in it, its local functions inlined, made plain.
 
     Raises UserError: not an ONNX model, external data missing, newer than the installed onnx package, already
-    quantised, in float16, damaged.
+    quantised, several outputs, damaged.
     """
     import onnx
     from onnx import inliner
 
     must_be_file(path, "an .onnx file")
+    kind = kind_of(path)
+    if kind is not None and kind.name != "onnx":
+        cure = {"torch": "give it the ending .pth, and its network with --model"}.get(kind.name, kind.cure)
+        raise UserError(f"{path}: is {kind.words}{f': {cure}' if cure else ''}; expected an ONNX model")
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as error:  # protobuf's and onnx's own, of no common class
@@ -56,7 +62,10 @@ def read_model(path: Path) -> ModelProto:
         raise UserError(f"{path}: damaged ONNX model: {first_line(error)}") from None
     model = inliner.inline_local_functions(model) if model.functions else model
     _refuse_quantised(path, model)
-    return model
+    try:
+        return prepared(model)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def external_files(path: Path) -> list[Path]:
@@ -81,27 +90,33 @@ def input_of(path: Path, model: ModelProto) -> Input:
     name, kind = inputs[0].name, inputs[0].type.tensor_type
     sizes = [dim.dim_value or None for dim in kind.shape.dim]
     shown = tuple(size or "?" for size in sizes)
-    if kind.elem_type == _FLOAT16:
-        raise UserError(f"{path}: input {name!r} is float16: give the float32 file that it was made from")
     if kind.elem_type not in (_FLOAT, _UINT8):
         raise UserError(f"{path}: input {name!r} has element type {kind.elem_type} of ONNX: expected {wanted}")
-    if len(sizes) != 4 or 3 not in (sizes[1], sizes[3]):
-        raise UserError(f"{path}: input {name!r} is {shown}: expected {wanted}")
+    channels_first = len(sizes) == 4 and (sizes[1] == 3 or (sizes[1:] == [None] * 3 and _enters_a_layer(model, name)))
+    if len(sizes) != 4 or not (channels_first or sizes[3] == 3):
+        grey = 1 in (sizes[1:2] + sizes[3:4])
+        cure = (
+            ": a network for grey images, and images are prepared as RGB: repeat its first layer's weights"
+            if grey
+            else ""
+        )
+        raise UserError(f"{path}: input {name!r} is {shown}: expected {wanted}{cure}")
     pixels: Literal["float", "uint8"] = "uint8" if kind.elem_type == _UINT8 else "float"
-    if sizes[1] == 3:
+    if channels_first:
         return Input(name, pixels, "nchw", sizes[2], sizes[3])
     return Input(name, pixels, "nhwc", sizes[1], sizes[2])
 
 
-def output_of(path: Path, model: ModelProto) -> str:
+def _enters_a_layer(model: ModelProto, name: str) -> bool:
+    """Whether an image of unknown shape enters a convolution of three channels as it is."""
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    users = [node for node in model.graph.node if name in node.input]
+    return bool(users) and all(node.op_type == "Conv" and weights.get(node.input[1], ())[1:2] == (3,) for node in users)
+
+
+def output_of(model: ModelProto) -> str:
     """Name of the one output."""
-    names = [entry.name for entry in model.graph.output]
-    if len(names) != 1:
-        raise UserError(
-            f"{path}: {len(names)} outputs ({', '.join(names)}): expected one, the class scores: cut the others off "
-            "with onnx.utils.extract_model"
-        )
-    return str(names[0])
+    return str(model.graph.output[0].name)
 
 
 def _refuse_versions(path: Path, model: ModelProto) -> None:
@@ -157,6 +172,3 @@ def _refuse_quantised(path: Path, model: ModelProto) -> None:
                 f"{path}: already quantised ({node.op_type}, node {node.name or node.output[0]!r}): give the float32 "
                 "file that it was made from, int8 is made and judged here"
             )
-    for tensor in model.graph.initializer:
-        if tensor.data_type == _FLOAT16:
-            raise UserError(f"{path}: {tensor.name!r} is float16: give the float32 file that it was made from")

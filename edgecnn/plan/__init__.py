@@ -68,6 +68,7 @@ def plan(
     target: Target,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     size: int | None = None,
     fit: Literal["stretch", "center-crop"] = "stretch",
     batch: int = 32,
@@ -86,7 +87,9 @@ def plan(
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         say(f"building {model}")
-        built = build(model, len(data.classes), weights, size=size)
+        built = build(model, len(data.classes), weights, size=size, weights_key=weights_key)
+        for remark in built.remarks:
+            say(f"weights: {remark}")
         preprocess = built.preprocess.model_copy(update={"fit": fit, "bits": data.bits})
         work = measure_cost(built.module, preprocess.height, preprocess.width)
         sample = take_sample(data, preprocess, _sample_images(work.macs))

@@ -84,6 +84,8 @@ def fine_tune(
         return finished or read_checkpoint(out)
     with deterministic(device):
         start = start_of(data, options, fabric)
+        for remark in start.built.remarks:
+            progress.text(f"weights: {remark}")
         # Not before the network is built: a wrong weights file leaves nothing behind.
         if first:
             write_atomically(out / RUN, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from edgecnn.checkpoint import CHECKPOINT, SPLIT, WEIGHTS, Checkpoint, read_checkpoint
 from edgecnn.data import Dataset, split_hashes
-from edgecnn.documents import Json, sha256_of_file
+from edgecnn.documents import Json
 from edgecnn.errors import UserError
 from edgecnn.holding import remove_leftovers
+from edgecnn.models.weights_file import hash_of
 from edgecnn.train.options import TrainOptions
 
 RUN, STATE, CACHE, HISTORY, EVIDENCE = "run.json", "state", "cache", "metrics.jsonl", "evidence.json"
@@ -26,7 +27,7 @@ def identity_of(data: Dataset, options: TrainOptions) -> dict[str, Json]:
     path = Path(options.weights) if options.weights else None
     return {
         **options.model_dump(mode="json"),
-        "weights file": sha256_of_file(path) if path and path.is_file() else None,
+        "weights file": hash_of(path) if path and path.is_file() else None,
         "classes": list(data.classes),
         "good class": data.good_class,
         **{f"{name} images": digest for name, digest in split_hashes(data).items()},

@@ -17,6 +17,8 @@ class TrainOptions(Frozen):
     """As `edgecnn.models.build` takes it."""
     weights: str | None = None
     """hub, embedded, none, or a file; None: embedded where there are such, else hub."""
+    weights_key: str | None = None
+    """Which weights of a file with several; None: the averaged ones."""
     recipe: RecipeChoice = "auto"
     minutes: float = Field(default=0.0, ge=0)
     """Of comparing recipes on the data itself, for `auto`. 0: by a stated rule."""

@@ -82,6 +82,7 @@ def start_of(data: Dataset, options: TrainOptions, fabric: Fabric, settled: tupl
         keep_head=options.recipe == "none",
         dropout=options.dropout,
         size=options.size,
+        weights_key=options.weights_key,
     )
     built.module.to(fabric.device).to(memory_format=torch.channels_last)
     recipe, reason = settled or _settle_recipe(len(data.train), options, built)

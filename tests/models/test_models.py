@@ -241,8 +241,8 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: 
     ("name", "content", "message"),
     [
         ("a.safetensors", b"no", "not a readable .safetensors file"),
-        ("a.pth", b"", "not a readable PyTorch file"),
-        ("a.onnx", b"", r"'.onnx' is not one of .safetensors, .pth, .pt"),
+        ("a.pth", b"", "a.pth: is empty"),
+        ("a.onnx", b"", r"'.onnx' is not one of .safetensors, .pth, .pt, .ckpt, .bin, .pth.tar"),
     ],
 )
 def test_files_that_are_no_weights(name: str, content: bytes, message: str, tmp_path: Path) -> None:

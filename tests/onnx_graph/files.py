@@ -49,7 +49,7 @@ def save(path: Path, nodes: list[Any], constants: dict[str, np.ndarray], **about
 def error_against_onnx_runtime(path: Path, spec: Preprocess = SPEC) -> float:
     images = np.stack([picture(seed, spec.height, spec.width) for seed in range(5)])
     network = load_network(path, spec.height, spec.width)
-    return agreement(path, input_of(path, read_model(path)), network, images, spec)
+    return agreement(path, input_of(path, read_model(path).model), network, images, spec)
 
 
 INT = np.int64

@@ -148,13 +148,12 @@ def in_training_mode(path: Path) -> Path:
     return path
 
 
-def with_argmax(path: Path) -> Path:
-    model = onnx.load(classifier(path))
-    model.graph.node.append(helper.make_node("ArgMax", ["scores"], ["best"], name="best", axis=1))
-    model.graph.output.pop()
-    model.graph.output.append(helper.make_tensor_value_info("best", TensorProto.INT64, ["n", 1]))
-    onnx.save(model, path)
-    return path
+def training_dropout(path: Path) -> Path:
+    nodes = [
+        *refused("Dropout", "images", "ratio", "training", outputs=("dropped",)),
+        helper.make_node("Flatten", ["dropped"], ["scores"]),
+    ]
+    return save(path, nodes, {"ratio": np.float32(0.5), "training": np.array(True)})
 
 
 BAD_ONNX: dict[str, tuple[Callable[[Path], Path], str]] = {
@@ -178,12 +177,16 @@ BAD_ONNX: dict[str, tuple[Callable[[Path], Path], str]] = {
     "newer opset": (lambda path: classifier(path, opset=99), "opset 99, read are 7 to"),
     "old opset": (lambda path: classifier(path, opset=6), "opset 6, read are 7 to"),
     "int8": (quantised, r"already quantised \(QuantizeLinear, node 'culprit'\)"),
-    "float16": (lambda path: classifier(path, element=TensorProto.FLOAT16), "is float16: give the float32 file"),
     "text": (written(b"hello, this is a text"), "not an ONNX model"),
-    "empty": (written(b""), "not an ONNX model"),
-    "zip": (written(b"PK\x03\x04" + bytes(100)), "not an ONNX model"),
+    "empty": (written(b""), r"is empty \(0 bytes\): copy or download it again; expected an ONNX model"),
+    "zip": (written(b"PK\x03\x04" + bytes(100)), "is a zip file, as PyTorch writes it, damaged or cut off"),
+    "pointer": (
+        written(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        "a Git LFS pointer, not the file",
+    ),
+    "page": (written(b"<html><body>Sign in"), r"is a web page \(HTML\), not the file itself: download the raw file"),
+    "tflite": (written(b"\x1c\0\0\0TFL3" + bytes(64)), "is a TFLite model"),
     "two inputs": (lambda path: classifier(path, inputs=("images", "more")), r"2 inputs \(images, more\)"),
-    "two outputs": (lambda path: classifier(path, results=("scores", "c")), r"2 outputs \(scores, c\): expected one"),
     "one channel": (lambda path: classifier(path, shape=["n", 1, SIDE, SIDE]), r"'images' is \('\?', 1, 8, 8\)"),
     "not a row of scores": (lambda path: save(path, refused("Relu", "images"), {}), "one row of scores for an image"),
     "mixes the batch": (
@@ -214,9 +217,10 @@ BAD_ONNX: dict[str, tuple[Callable[[Path], Path], str]] = {
         r"Conv \(node 'culprit'\) has 3 spatial dimensions",
     ),
     "training mode": (in_training_mode, r"BatchNormalization \(node 'b'\) is in training mode: export .* \.eval\(\)"),
-    "the class alone": (
-        lambda path: with_argmax(path),
-        r"ends in ArgMax \(node 'best'\): .*extract_model\(…, output_names=\['scores'\]\)",
+    "dropout in training mode": (training_dropout, r"Dropout \(node 'culprit'\) is in training mode: export"),
+    "softmax of one score": (
+        lambda path: classifier(path, outputs=1, softmax=True),
+        "is a softmax over one score, which says nothing",
     ),
     "another size": (
         lambda path: classifier(path, shape=["n", 3, 16, 16]),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecnn.cli.extras import need_training
-from edgecnn.cli.options import Fit, Good, Group, Json, NoGroup, Seed, Size, Skip, Weights
+from edgecnn.cli.options import Fit, Good, Group, Json, NoGroup, Seed, Size, Skip, Weights, WeightsKey
 from edgecnn.cli.reading import looks_of
 from edgecnn.cli.verbs import Verb
 
@@ -29,6 +29,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="Features with paths, labels and splits: .npz or .parquet.")],
     model: Annotated[str | None, typer.Option(help=f"timm or torchvision network. Default: {_MODEL}.")] = None,
     weights: Weights = None,
+    weights_key: WeightsKey = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Run folder whose network and split are taken.")] = None,
     size: Size = None,
     fit: Fit = "stretch",
@@ -58,14 +59,17 @@ def embed(
 
     if fit not in ("stretch", "center-crop"):
         raise not_one_of("--fit", fit, ("stretch", "center-crop"))
-    if checkpoint and (model or weights or size or fit != "stretch" or group or no_group):
+    if checkpoint and (model or weights or weights_key or size or fit != "stretch" or group or no_group):
         raise UserError(
-            "--checkpoint brings its own network, size and split: leave out --model, --weights, --size, --fit, --group "
-            "and --no-group"
+            "--checkpoint brings its own network, size and split: leave out --model, --weights, --weights-key, "
+            "--size, --fit, --group and --no-group"
         )
     refuse_other_content(out)
     with outputs.files(out, page), progress_bar() as bar:
-        source = from_checkpoint(checkpoint) if checkpoint else from_model(model or _MODEL, weights, size, fit)
+        named = (model or _MODEL, weights, size, fit, weights_key)
+        source = from_checkpoint(checkpoint) if checkpoint else from_model(*named)
+        for remark in source.remarks:
+            say(f"weights: {remark}")
         bar.start(1, f"reading {data}")
         if checkpoint:
             images = images_of_run(data, checkpoint, say)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from edgecnn.cli.extras import need_training
-from edgecnn.cli.options import Good, Group, Json, MinPerClass, NoGroup, Require, Seed, Skip, TargetName
+from edgecnn.cli.options import Good, Group, Json, MinPerClass, NoGroup, Require, Seed, Skip, TargetName, WeightsKey
 from edgecnn.cli.reading import read_labelled
 from edgecnn.cli.verbs import Verb
 from edgecnn.errors import UserError
@@ -24,7 +24,7 @@ _EPILOG = (
 def export(
     source: Annotated[
         Path,
-        typer.Argument(help="Run folder of `edgecnn finetune`; or an .onnx file; or weights (.pth, .safetensors)."),
+        typer.Argument(help="Run folder of `edgecnn finetune`; or an .onnx file; or weights (.pth, .ckpt, …)."),
     ],
     out: Annotated[Path, typer.Option(help="Bundle folder to write; an older bundle there is replaced.")],
     target: TargetName = "desktop-cpu",
@@ -32,6 +32,7 @@ def export(
         Path | None, typer.Option(help="The images: of a file, always; of a run folder, where they have moved since.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Of a weights file: its timm or torchvision network.")] = None,
+    weights_key: WeightsKey = None,
     preprocess: Annotated[
         Path | None, typer.Option(help="Of a file: TOML with height, width, mean, std, fit, crop.")
     ] = None,
@@ -66,7 +67,7 @@ def export(
     refuse_other_content(out)
     if source.is_dir():
         given: dict[str, object] = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
-        given |= {"--group": group, "--no-group": no_group or None}
+        given |= {"--weights-key": weights_key, "--group": group, "--no-group": no_group or None}
         unfit = [option for option, value in given.items() if value is not None]
         if unfit:
             raise UserError(f"{source}: a run folder has its own: leave {', '.join(unfit)} out")
@@ -77,7 +78,7 @@ def export(
         reading |= {"group": group, "no_group": no_group}
         folder = out.resolve().with_name(f"{out.resolve().name}-source")
         with outputs.folders(out, folder, apart_from=data):
-            _take_in(source, folder, data, model, preprocess, labels, seed, reading)
+            _take_in(source, folder, data, model, preprocess, labels, weights_key, seed, reading)
             bundle = make(folder, profile, out, data, say)
     show_bundle(bundle, out, as_json)
     short = shortfalls(bundle)
@@ -95,6 +96,7 @@ def _take_in(
     model: str | None,
     preprocess: Path | None,
     labels: Path | None,
+    weights_key: str | None,
     seed: int,
     reading: dict[str, Any],
 ) -> None:
@@ -104,13 +106,23 @@ def _take_in(
     from edgecnn.cli.show import progress_bar, say, warn
 
     need("train", "onnx")
-    refuse_unfit(source, model, preprocess, labels)
+    refuse_unfit(source, model, preprocess, labels, weights_key)
     if data is None:
         raise UserError(f"{source}: --data is missing: calibration and verification need the images of its classes")
     refuse_other_content(folder)
     with progress_bar() as bar:
         dataset = read_labelled(data, seed, reading, bar)
-    taken = adopt(source, dataset, folder, model=model, preprocess=preprocess, labels=labels, seed=seed, progress=say)
+    taken = adopt(
+        source,
+        dataset,
+        folder,
+        model=model,
+        preprocess=preprocess,
+        labels=labels,
+        weights_key=weights_key,
+        seed=seed,
+        progress=say,
+    )
     for note in taken.notes:
         say(f"{source.name}: {note}")
     warn(taken.doubts)

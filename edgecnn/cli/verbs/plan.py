@@ -24,6 +24,7 @@ from edgecnn.cli.options import (
     Skip,
     TargetName,
     Weights,
+    WeightsKey,
 )
 from edgecnn.cli.reading import read_labelled
 from edgecnn.cli.verbs import Verb
@@ -46,6 +47,7 @@ def plan(
     data: Data,
     model: Model = "mobilenetv2_100",
     weights: Weights = None,
+    weights_key: WeightsKey = None,
     size: Size = None,
     target: TargetName = "desktop-cpu",
     budget: BudgetText = None,
@@ -78,7 +80,16 @@ def plan(
         profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
     options = checked(
         TrainOptions,
-        {"model": model, "weights": weights, "size": size, "fit": fit, "batch": batch, "seed": seed, "device": device},
+        {
+            "model": model,
+            "weights": weights,
+            "weights_key": weights_key,
+            "size": size,
+            "fit": fit,
+            "batch": batch,
+            "seed": seed,
+            "device": device,
+        },
         "options",
     )
     parts = {"group": group, "no_group": no_group}
@@ -90,6 +101,7 @@ def plan(
         options.model,
         profile,
         weights=options.weights,
+        weights_key=options.weights_key,
         size=options.size,
         fit=options.fit,
         batch=options.batch,
@@ -247,9 +259,9 @@ def _command(data: Path, options: TrainOptions, group: str | None, no_group: boo
     import shlex
 
     words = ["edgecnn", "finetune", str(data), "--model", options.model]
-    for name in ("weights", "size"):
+    for name in ("weights", "weights_key", "size"):
         value = getattr(options, name)
-        words += [f"--{name}", str(value)] if value is not None else []
+        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
     words += ["--fit", options.fit] if options.fit != "stretch" else []
     words += ["--batch", str(options.batch)] if options.batch != 32 else []
     words += ["--group", group] if group is not None else ["--no-group"] if no_group else []

@@ -22,7 +22,7 @@ OPERATORS: dict[str, Operator] = {
     "Concat": shapes.concat,
     "Conv": layers.convolution,
     "Div": elementwise.arithmetic(operator.truediv),
-    "Dropout": elementwise.same,
+    "Dropout": elementwise.dropout,
     "Elu": elementwise.activation(F.elu, alpha=1.0),
     "Erf": elementwise.elementwise(torch.erf),
     "Exp": elementwise.elementwise(torch.exp),

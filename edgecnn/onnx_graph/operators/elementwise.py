@@ -58,6 +58,13 @@ def same(build: Builder, op: Op, inputs: Inputs) -> Value:
     return data_of(inputs, 0, op)
 
 
+def dropout(build: Builder, op: Op, inputs: Inputs) -> Value:
+    training = optional_of(inputs, 2)
+    if training is not None and bool(constant_of(training, op, "mode").any()):
+        raise op.refuse("is in training mode: export the network after .eval()")
+    return data_of(inputs, 0, op)
+
+
 def cast(build: Builder, op: Op, inputs: Inputs) -> Value:
     value = data_of(inputs, 0, op)
     if op.attributes["to"] != 1 or value.tensor.dtype != torch.float32:
