@@ -44,7 +44,7 @@ def of_another_network(path: Path) -> Path:
 MODEL = ("--model", "timm:mobilenetv2_035")
 PRE = ("--preprocess", "pre.toml")
 BAD_CALLS: dict[str, tuple[str, Callable[[Path], Path], tuple[str, ...], str]] = {
-    "pickled module": ("w.pt", pickled, MODEL, "holds Python objects or code, not only tensors: refused"),
+    "pickled module": ("w.pt", pickled, MODEL, "not only tensors: refused. Save its state_dict"),
     "torchscript": ("w.pt", torchscript, MODEL, "a TorchScript program, not tensors: save its state_dict"),
     "torch.export": ("w.pt2", exported, MODEL, "a torch.export program"),
     "torch.export, misnamed": ("w.pt", misnamed_program, MODEL, "a torch.export program"),

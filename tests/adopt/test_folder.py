@@ -33,7 +33,7 @@ def test_another_answer_than_onnx_runtimes_is_not_taken_in(tmp_path: Path) -> No
         next(network.module.parameters()).mul_(1.001)
     images = np.stack([picture(seed, SIDE, SIDE) for seed in range(3)])
     with pytest.raises(UserError, match="answers otherwise than in ONNX Runtime"):
-        agreement(path, input_of(path, read_model(path)), network, images, SPEC)
+        agreement(path, input_of(path, read_model(path).model), network, images, SPEC)
 
 
 def test_an_onnx_file_becomes_a_run_folder(data: Dataset, pre: Path, tmp_path: Path) -> None:
