@@ -14,7 +14,7 @@ from torch import nn
 from edgecnn.adopt.description import read_preprocess
 from edgecnn.adopt.state_dict import library_preprocess, load_state_dict, refuse_programs
 from edgecnn.artifact import Preprocess
-from edgecnn.checkpoint import Leftovers
+from edgecnn.checkpoint import CHECKPOINT, Leftovers
 from edgecnn.errors import UserError, must_be_file, not_one_of
 from edgecnn.filekinds import kind_of
 from edgecnn.metadata import SelfDescription, read
@@ -75,6 +75,18 @@ def refuse_unfit(
     for path, what in ((preprocess, "a .toml file with height, width, mean, std"), (labels, "class names, one a line")):
         if path:
             must_be_file(path, what)
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """UserError that says what a folder of another program's network is, where it is one."""
+    if (folder / "saved_model.pb").is_file():
+        raise UserError(
+            f"{folder}: a TensorFlow SavedModel: write an .onnx file of it (python -m tf2onnx.convert --saved-model "
+            f"{folder} --output model.onnx) and give that"
+        )
+    inside = [path for path in sorted(folder.iterdir()) if is_onnx(path) or is_weights(path)]
+    if inside and not (folder / CHECKPOINT).is_file():
+        raise UserError(f"{folder}: no run folder of `edgecnn finetune`: give the file in it, such as {inside[0]}")
 
 
 def take(source: Path, model: str | None, preprocess: Path | None, weights_key: str | None = None) -> Taken:

@@ -150,7 +150,7 @@ def results_path(bundle_folder: Path, bundle: Bundle, out: Path | None = None) -
     """
     name = f"{bundle.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.jsonl"
     folder = out or Path("runs") / "bench" / host.slug(host.fingerprint())
-    path = folder if folder.suffix == ".jsonl" else folder / name
+    path = folder if folder.suffix.lower() == ".jsonl" else folder / name
     if path.resolve().is_relative_to(bundle_folder.resolve()):
         raise UserError(
             f"{path}: lies inside the bundle, whose files are listed by hash: choose a folder outside of it"

@@ -104,7 +104,7 @@ def _need(images: Shown, out: Path, page: Path | None) -> None:
     """Raises MissingExtra before anything long begins."""
     if images.classes:
         need_sklearn()
-    if out.suffix == ".parquet":
+    if out.suffix.lower() == ".parquet":
         need_pyarrow()
     if page:
         need_jinja2()

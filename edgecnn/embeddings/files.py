@@ -22,7 +22,7 @@ _COLUMNS = ("path", "label", "split", "sha256")
 
 def refuse_other_content(out: Path) -> None:
     """UserError for an ending that is not written here, or where `out` holds something else than features."""
-    if out.suffix not in ENDINGS:
+    if out.suffix.lower() not in ENDINGS:
         raise not_one_of(f"--out {out}: ending", out.suffix, ENDINGS)
     if out.is_file() and out.stat().st_size:
         try:
@@ -41,7 +41,7 @@ def save_features(path: Path, embedded: Embedded) -> None:
         "sha256": [item.sha256 for item in images.items],
     }
     stream = io.BytesIO()
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         texts: dict[str, Any] = {name: np.array(values, dtype=str) for name, values in columns.items()}
         np.savez_compressed(stream, features=embedded.features, meta=np.array(json.dumps(embedded.meta)), **texts)
     else:
@@ -62,7 +62,7 @@ def load_features(path: Path) -> tuple[Features, dict[str, NDArray[np.str_]], di
 
 
 def _read(path: Path) -> tuple[Features, dict[str, NDArray[np.str_]], dict[str, Any]]:
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             return found["features"], {name: found[name] for name in _COLUMNS}, json.loads(str(found["meta"]))
     need_pyarrow()

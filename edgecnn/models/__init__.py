@@ -87,6 +87,10 @@ def build(
         weights = "embedded" if architecture.full in EMBEDDED else "hub"
     module = create_module(architecture, classes, dropout, size)
     if weights == "none":
+        if weights_key is not None:
+            raise UserError(
+                f"{name}: random weights have no sets to choose from: leave --weights-key {weights_key} out"
+            )
         if keep_head:
             raise UserError(f"{name}: random weights have no head to keep: give --weights FILE or another recipe")
         return Built(module, architecture.full, preprocess_of(architecture, size), "none", Leftovers(), (), None)

@@ -16,7 +16,7 @@ import torchvision
 from edgecnn.errors import UserError, must_be_file, not_one_of
 from edgecnn.models.architecture import EMBEDDED, Architecture
 from edgecnn.models.held import State, Tensors, WeightsFile
-from edgecnn.models.weights_file import hash_of, read_file
+from edgecnn.models.weights_file import hash_of, is_weights, read_file
 
 _WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 
@@ -33,6 +33,9 @@ def read_weights(architecture: Architecture, weights: str | Path) -> tuple[Weigh
         must_be_file(path, "the weights that come with edgecnn: install it again")
         return read_file(path), f"embedded:{path.stem} sha256:{hash_of(path)}"
     path = Path(weights)
+    if path.is_dir():
+        inside = next((one.name for one in sorted(path.iterdir()) if is_weights(one)), "model.safetensors")
+        raise UserError(f"{path}: is a folder: give the weights in it, such as {path / inside}")
     must_be_file(path, "weights: a .safetensors, .pth or .pt file, hub, embedded or none")
     return read_file(path), f"file:{path.name} sha256:{hash_of(path)}"
 

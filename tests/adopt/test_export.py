@@ -41,6 +41,18 @@ def of_another_network(path: Path) -> Path:
     return path
 
 
+def saved_model(path: Path) -> Path:
+    path.mkdir()
+    (path / "saved_model.pb").write_bytes(b"x")
+    return path
+
+
+def weights_in_a_folder(path: Path) -> Path:
+    path.mkdir()
+    (path / "model.safetensors").write_bytes(b"x")
+    return path
+
+
 MODEL = ("--model", "timm:mobilenetv2_035")
 PRE = ("--preprocess", "pre.toml")
 BAD_CALLS: dict[str, tuple[str, Callable[[Path], Path], tuple[str, ...], str]] = {
@@ -52,6 +64,10 @@ BAD_CALLS: dict[str, tuple[str, Callable[[Path], Path], tuple[str, ...], str]] =
     "another network": ("w.pth", of_another_network, MODEL, "no head in it|tensors fit"),
     "no model named": ("w.pth", of_another_network, (), "which network are these weights of? give --model"),
     "another ending": ("w.h5", written(b"x"), MODEL, "ending: '.h5' is not one of .onnx"),
+    "a key of an .onnx file": ("m.onnx", classifier, (*PRE, "--weights-key", "ema"), "leave --weights-key"),
+    "SavedModel": ("saved", saved_model, PRE, "a TensorFlow SavedModel: write an .onnx file of it (python -m tf2onnx"),
+    "a folder of weights": ("hub", weights_in_a_folder, MODEL, "give the file in it, such as "),
+    "Keras": ("w.h5", written(b"\x89HDF\r\n\x1a\n"), MODEL, "is an HDF5 file, as Keras writes it: write an .onnx"),
     "no such file": ("absent.onnx", lambda path: path, PRE, "no such file or folder"),
     "onnx with a model": ("m.onnx", classifier, MODEL, "an .onnx file has its own network: leave --model"),
     "no preprocessing": ("m.onnx", classifier, (), "preprocessing: mean: is missing; std: is missing"),

@@ -22,7 +22,7 @@ from edgecnn.onnx_graph.network import load_network
 from edgecnn.onnx_graph.onnx_file import input_of, read_model
 from tests.adopt.conftest import GOOD_TOML, toml
 from tests.conftest import picture
-from tests.onnx_graph.files import SIDE, SPEC, classifier, pixels_inside
+from tests.onnx_graph.files import SIDE, SPEC, chosen, classifier, half, pixels_inside
 from tests.training import CLASSES
 
 
@@ -78,6 +78,18 @@ def test_external_data_is_taken_into_the_folder(data: Dataset, pre: Path, tmp_pa
     assert load_module(tmp_path / "run")[1](torch.zeros(1, 3, SIDE, SIDE)).shape == (1, 3)
 
 
+@pytest.mark.parametrize("make", [half, chosen])
+def test_a_file_that_was_made_plain_is_opened_again(make: Any, data: Dataset, pre: Path, tmp_path: Path) -> None:
+    path = make(tmp_path / "M.ONNX")
+    checkpoint = adopt(path, data, tmp_path / "run", preprocess=pre)
+    said = ("computes in float16: taken in as float32", "ends in the choice of a class (ArgMax)")
+    assert any(one in note for one in said for note in checkpoint.notes)
+    image = torch.randn(2, 3, SIDE, SIDE)
+    answers = load_module(tmp_path / "run")[1](image)
+    torch.testing.assert_close(answers, load_network(path, SIDE, SIDE).module(image))
+    assert answers.shape == (2, 3)
+
+
 def test_our_own_file_says_its_preprocessing_and_the_order_of_its_classes(data: Dataset, tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"fit": "center-crop", "crop": 0.75})
     order = ("striped", "dark", "light")
@@ -109,6 +121,25 @@ def test_labels_may_be_more_than_the_images_have(data: Dataset, pre: Path, tmp_p
 def network() -> Any:
     torch.manual_seed(0)
     return build("timm:mobilenetv2_035", 3, "none").module.eval()
+
+
+def test_which_weights_were_taken_is_a_note(network: Any, data: Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "w.ckpt"
+    raw = network.state_dict()
+    mean = {name: tensor / 2 if tensor.is_floating_point() else tensor for name, tensor in raw.items()}
+    torch.save({"state_dict": raw, "state_dict_ema": mean}, path)
+    spec = toml(tmp_path / "pre.toml", "height = 32\nwidth = 32")
+    notes = []
+    for key in (None, "state_dict", "state_dict_ema"):
+        run = tmp_path / f"run {key}"
+        notes.append(adopt(path, data, run, model="mobilenetv2_035", preprocess=spec, weights_key=key).notes[1])
+        taken = load_module(run)[1].state_dict()["classifier.weight"]
+        assert torch.equal(taken, (raw if key == "state_dict" else mean)["classifier.weight"])
+    assert notes == [
+        "its averaged weights (state_dict_ema) are taken, not the plain ones beside them (state_dict)",
+        "its weights under state_dict are taken, as --weights-key says",
+        "its weights under state_dict_ema are taken, as --weights-key says",
+    ]
 
 
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])

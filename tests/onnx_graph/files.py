@@ -81,6 +81,30 @@ def classifier(path: Path, outputs: int = 3, softmax: bool = False, **about: Any
     return save(path, nodes, constants, **about)
 
 
+def half(path: Path) -> Path:
+    """The classifier with weights and arithmetic in float16, floats outside, as ONNX Runtime's converter leaves it."""
+    model = onnx.load(classifier(path, opset=13))
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    model.graph.node[0].input[0] = "entering"
+    model.graph.node.insert(0, helper.make_node("Cast", ["images"], ["entering"], to=TensorProto.FLOAT16))
+    model.graph.node[-1].output[0] = "leaving"
+    model.graph.node.append(helper.make_node("Cast", ["leaving"], ["scores"], to=TensorProto.FLOAT))
+    onnx.save(model, path)
+    return path
+
+
+def chosen(path: Path) -> Path:
+    """The classifier with an ArgMax at its end."""
+    model = onnx.load(classifier(path))
+    model.graph.node.append(helper.make_node("ArgMax", ["scores"], ["best"], axis=1))
+    del model.graph.output[:]
+    model.graph.output.append(helper.make_tensor_value_info("best", TensorProto.INT64, ["n", 1]))
+    onnx.save(model, path)
+    return path
+
+
 def pixels_inside(path: Path, **about: Any) -> Path:
     """As edgecnn itself exports: uint8 NHWC pixels, normalised in the graph."""
     nodes = [

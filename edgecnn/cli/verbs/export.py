@@ -66,6 +66,9 @@ def export(
         profile = profile.model_copy(update={"require": require})
     refuse_other_content(out)
     if source.is_dir():
+        from edgecnn.adopt.sources import refuse_foreign_folder
+
+        refuse_foreign_folder(source)
         given: dict[str, object] = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
         given |= {"--weights-key": weights_key, "--group": group, "--no-group": no_group or None}
         unfit = [option for option, value in given.items() if value is not None]
