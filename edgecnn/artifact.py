@@ -262,7 +262,7 @@ class Grouping(Frozen):
     """Which images show one physical part, and so lie in one split."""
 
     by: Literal["names", "table", "looks", "content"]
-    """A rule over file names, a table, likeness, or equal bytes alone."""
+    """A rule over file names, a table, likeness, or equal pixels alone."""
     rule: str
     """The regular expression, the table's name and hash, or what was compared."""
     images: int

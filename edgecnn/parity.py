@@ -167,8 +167,9 @@ def find_test_images(
     sought = [Sought(*image) for image in zip(reference.names, reference.sha256, labels, strict=True)]
     located = locate(data, sought, classes)
     located.refuse_missing("test images")
-    for line in located.words("test images") if progress else ():
-        progress(line)
+    if progress:
+        for line in located.words("test images"):
+            progress(line)
     return [place for place in located.places if place is not None]
 
 

@@ -21,9 +21,9 @@ from edgecnn.imaging import decode_whole
 _JPEG = b"\xff\xd8\xff"
 _BLOCKS = 4
 """Small pictures are compared by the means of so many blocks a side."""
-_APART = 4.0
+_APART = 2.0
 """Levels by which these may differ in a JPEG, reduced by its decoder, and the same pixels in another format, reduced by
-averaging. Between such pairs of real photographs it is at most 1."""
+averaging. Of 373 photographs of three sets it was at most 0.6."""
 
 Pictures = Mapping[str, NDArray[np.uint8]]
 """Content to its small grey picture."""

@@ -56,14 +56,14 @@ class Located:
         if others:
             image, name = others[0]
             told.append(
-                f"WARNING: {self._of(others, what)} under another class than they had (such as {image.name}, of "
+                f"WARNING: {self._of(others, what)} under another class than before (such as {image.name}, of "
                 f"{image.label}/, now {name}): judged by the class they had; where the new one is right, make a new "
                 "bundle"
             )
         if moved:
             image, name = moved[0]
             told.append(
-                f"{self._of(moved, what)} under another name than they had (such as {image.name}, now {name}): found "
+                f"{self._of(moved, what)} under another name than before (such as {image.name}, now {name}): found "
                 "by content"
             )
         return tuple(told)

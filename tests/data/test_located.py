@@ -35,7 +35,7 @@ def test_moved_and_renamed_images_are_found_and_told(root: Path) -> None:
     located = locate(root, sought_in(data), data.classes)
     assert located.places[0] == now
     (line,) = located.words("test images")
-    assert line.startswith(f"1 of the {len(data.test)} test images lies under another name than they had (such as ")
+    assert line.startswith(f"1 of the {len(data.test)} test images lies under another name than before (such as ")
     assert f"(such as {first.name}, now {now.relative_to(root).as_posix()}): found by content" in line
 
 

@@ -223,6 +223,20 @@ def test_an_image_beside_the_class_folders_does_not_hide_them(tmp_path: Path) ->
     assert read_images(tmp_path).classes == ("dark", "light", "striped")
 
 
+def test_a_folder_without_classes_is_read_by_the_rules_of_all_folders(tmp_path: Path) -> None:
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(encode(picture(number)))
+    (tmp_path / "2.png").symlink_to("1.png")
+    (tmp_path / "._0.png").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "@eaDir").mkdir()
+    (tmp_path / "@eaDir" / "0.png").write_bytes(encode(picture(0)))
+    assert [item.name for item in read_images(tmp_path).items] == ["0.png", "1.png", "2.png"]
+    (tmp_path / "3.png").symlink_to("nowhere.png")
+    with pytest.raises(UserError, match=r"1 unusable image \(3.png: a link to nowhere.png, which is not there\)"):
+        read_images(tmp_path)
+    assert [problem.name for problem in read_images(tmp_path, skip_unreadable=True).left_out] == ["3.png"]
+
+
 def test_unusable_images_without_classes_are_refused_or_listed(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(encode(picture(0)))
     (tmp_path / "broken.jpg").write_bytes(b"no image")
