@@ -91,7 +91,7 @@ def locate(root: Path, sought: Sequence[Sought], classes: Sequence[str]) -> Loca
     An image lies under the innermost folder that is called like one of `classes`. UserError: no such folder.
     """
     refuse_no_folder(root, "the images that the bundle was made from")
-    places = [root / image.name if _holds(root / image.name, image.sha256) else None for image in sought]
+    places = [root / image.name if _holds(root, image) else None for image in sought]
     left = {image.sha256: image for image, place in zip(sought, places, strict=True) if place is None}
     if not left:
         return Located(root, tuple(sought), tuple(places), frozenset())
@@ -115,9 +115,16 @@ def locate(root: Path, sought: Sequence[Sought], classes: Sequence[str]) -> Loca
     return Located(root, tuple(sought), tuple(now), frozenset(relabelled), below.problems)
 
 
-def _holds(path: Path, content: Sha256) -> bool:
+def is_below(name: str) -> bool:
+    """Whether a name that a bundle gives leads to a place below the folder that it is taken in, links aside."""
+    path = Path(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _holds(root: Path, image: Sought) -> bool:
+    path = root / image.name
     try:
-        return path.is_file() and sha256_of_file(path) == content
+        return is_below(image.name) and path.is_file() and sha256_of_file(path) == image.sha256
     except (OSError, ValueError):  # a name that no path can have
         return False
 

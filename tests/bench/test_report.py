@@ -351,6 +351,18 @@ def test_an_image_that_was_replaced_is_not_shown_for_the_one_that_was_judged(cas
     assert html.count("<img ") == len(check.flips) - 1
 
 
+def test_pictures_are_found_through_links_and_by_content(case: Path) -> None:
+    check = gather(case / "bundle", case / "bench.jsonl", None).bundle.artifact("onnx-int8").check
+    (case / "data").rename(case / "kept")
+    (case / "data").mkdir()
+    for folder in (case / "kept").iterdir():
+        (case / "data" / folder.name).symlink_to(folder)
+    name = next(flip.image for flip in check.flips if not flip.image.endswith("/000.jpg"))
+    (case / "kept" / name).rename(case / "kept" / Path(name).parent / "renamed.jpg")
+    _, html = _report(case)
+    assert html.count("<img ") == len(check.flips)
+
+
 def test_missing_data_folder(case: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere: no such folder"):
         _report(case, data=case / "nowhere")

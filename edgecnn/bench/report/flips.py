@@ -12,6 +12,8 @@ from PIL import Image
 
 from edgecnn.artifact import Flip
 from edgecnn.bench.report.material import Material, Variant
+from edgecnn.data import Sought, locate
+from edgecnn.data.located import is_below
 from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage
 from edgecnn.imaging import decode_whole
@@ -54,7 +56,8 @@ class Gallery:
 def galleries(material: Material, data: Path | None) -> list[Gallery]:
     """One for each variant that flipped anything. An image is taken from `data`, else from the golden ones."""
     names = {flip.image for variant in material.variants for flip in _shown(variant, material)}
-    sources = {name: _picture(material, data, name) for name in sorted(names)}
+    located = _located(material, data, sorted(names)) if data is not None else {}
+    sources = {name: _picture(material, located.get(name), name) for name in sorted(names)}
     return [_gallery(variant, material, sources) for variant in material.variants if variant.artifact.check.flips]
 
 
@@ -89,9 +92,17 @@ def _effect(flip: Flip) -> str:
     return "worse" if flip.reference == flip.label else "better" if flip.variant == flip.label else "both wrong"
 
 
-def _picture(material: Material, data: Path | None, name: str) -> str | None:
+def _located(material: Material, data: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Where the images lie in `data`: by content, and by name where the bundle does not know it."""
+    known = {name: digest for name in names if (digest := _sha256(material, name)) is not None}
+    found = locate(data, [Sought(name, digest, "") for name, digest in known.items()], ())
+    by_name = {name: data / name for name in names if name not in known and is_below(name)}
+    return by_name | {name: place for name, place in zip(known, found.places, strict=True) if place is not None}
+
+
+def _picture(material: Material, located: Path | None, name: str) -> str | None:
     """A small JPEG as a data: URI; None where the image is not there, is another one, or cannot be decoded."""
-    for path in _places(material, data, name):
+    for path in _places(material, located, name):
         try:
             encoded = path.read_bytes()
             expected = _sha256(material, name)
@@ -103,14 +114,12 @@ def _picture(material: Material, data: Path | None, name: str) -> str | None:
     return None
 
 
-def _places(material: Material, data: Path | None, name: str) -> list[Path]:
-    places = []
-    if data is not None and (data / name).resolve().is_relative_to(data.resolve()):
-        places.append(data / name)
+def _places(material: Material, located: Path | None, name: str) -> list[Path]:
     expected = _sha256(material, name)
     bundle = material.bundle
     golden = [image.file for image in bundle.golden if image.file in bundle.files]
-    return [*places, *(material.folder / file for file in golden if bundle.files[file].sha256 == expected)]
+    copies = [material.folder / file for file in golden if bundle.files[file].sha256 == expected]
+    return [*([] if located is None else [located]), *copies]
 
 
 def _sha256(material: Material, name: str) -> str | None:
