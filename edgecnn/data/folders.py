@@ -151,7 +151,7 @@ def _scan(root: Path, layout: Layout, progress: ImagesRead | None) -> _Read:
                 peaks[name] = peak
         if progress:
             progress(done, len(files))
-    masks = masks_among([(f"{split} {item.label}", item.path) for split, item in found])
+    masks = masks_among([(f"{split} {item.label}", item.path) for split, item in found], root)
     names = {item.path: item.name for _, item in found}
     depth = find_depth({name: peak for name, peak in peaks.items() if name not in {names[mask] for mask in masks}})
     problems += [Problem(name, reason) for name, reason in depth.unfit.items()]

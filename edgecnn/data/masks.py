@@ -23,33 +23,44 @@ _CONTRAST, _NEAR, _SHARE = 128, 16, 0.98
 """A mask that was saved as JPEG: its values lie so near to the least and the most, which are so far apart."""
 
 
-def masks_among(files: Sequence[tuple[str, Path]]) -> dict[Path, Path]:
-    """Mask to its image, of files each with the name of what it is compared within (its class and split).
+def masks_among(files: Sequence[tuple[str, Path]], root: Path) -> dict[Path, Path]:
+    """Mask to its image, of files below `root`, each with the name of what it is compared within (class and split).
 
     A mask has an image's name (crack/7.png of crack/7.jpg) or that with `_mask` and the like at its end, lies in the
     same folder or in one called masks/ or ground_truth/, and has at most 16 colours or two values, which the image has
     not. Two photographs of one name are no masks. Only files of such names are decoded.
     """
-    looks_flat = _remembered(_is_flat)
+    is_flat = _remembered(_is_flat)
     groups: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for within, path in files:
         groups[within, _END.sub("", path.stem).casefold()].append(path)
     found: dict[Path, Path] = {}
     for paths in groups.values():
-        for one in paths:
-            for other in paths:
-                if other != one and _may_be_mask(one, other) and looks_flat(one) and not looks_flat(other):
-                    found.setdefault(one, other)
+        if len(paths) > 1:
+            found |= _in_folders_of_masks(paths, root, is_flat)
+            found |= _beside_each_other(paths, is_flat)
+    return {path: found[path] for _, path in files if path in found}
+
+
+def _in_folders_of_masks(paths: Sequence[Path], root: Path, is_flat: Callable[[Path], bool]) -> dict[Path, Path]:
+    """Of files of one name, those in masks/ to one that is not."""
+    inside = {path for path in paths if any(map(_FOLDER.fullmatch, path.relative_to(root).parts[:-1]))}
+    if not inside:
+        return {}
+    image = next((path for path in paths if path not in inside and not is_flat(path)), None)
+    return {path: image for path in inside if image is not None and is_flat(path)}
+
+
+def _beside_each_other(paths: Sequence[Path], is_flat: Callable[[Path], bool]) -> dict[Path, Path]:
+    """Of files of one name, those in the folder of their image."""
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        folders[path.parent].append(path)
+    found = {}
+    for beside in folders.values():
+        image = next((path for path in beside if len(beside) > 1 and not is_flat(path)), None)
+        found |= {path: image for path in beside if image is not None and path != image and is_flat(path)}
     return found
-
-
-def _may_be_mask(one: Path, other: Path) -> bool:
-    """By the names alone."""
-    named = _END.search(one.stem) is not None and _END.search(other.stem) is None
-    apart = any(_FOLDER.fullmatch(part) for part in one.parts) and not any(
-        _FOLDER.fullmatch(part) for part in other.parts
-    )
-    return apart or (one.parent == other.parent and (named or one.stem.casefold() == other.stem.casefold()))
 
 
 def _is_flat(path: Path) -> bool:

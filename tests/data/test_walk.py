@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgecnn.data import find_images, load_folder
 from edgecnn.data.walk import files_below, is_passed_over, listing
@@ -180,6 +182,28 @@ def test_folders_whose_name_is_no_text(tmp_path: Path) -> None:
     two_classes(not_utf8(tmp_path, b"teil\xe9"), 8)
     with pytest.raises(UserError, match=r"teil\\xe9: its name is not UTF-8: rename it"):
         load_folder(not_utf8(tmp_path, b"teil\xe9"))
+
+
+@given(
+    above=st.lists(st.integers(0, 5), min_size=1, max_size=6),
+    links=st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=10),
+)
+@settings(max_examples=40)
+def test_whatever_links_there_are_each_file_is_found_once(
+    tmp_path_factory: pytest.TempPathFactory, above: list[int], links: list[tuple[int, int]]
+) -> None:
+    folders = [tmp_path_factory.mktemp("tree")]
+    for number, parent in enumerate(above):
+        folders.append(folders[min(parent, number)] / f"f{number}")
+        folders[-1].mkdir()
+    for number, folder in enumerate(folders):
+        (folder / f"{number}.png").touch()
+    for number, (place, target) in enumerate(links):
+        (folders[place % len(folders)] / f"a_link{number}").symlink_to(folders[target % len(folders)])
+    found = files_below(folders[0])
+    assert found.problems == ()
+    assert sorted(path.name for path in found.files) == sorted(f"{number}.png" for number in range(len(folders)))
+    assert not any(path.parent.is_symlink() for path in found.files)
 
 
 def test_a_listing_is_of_one_folder(tmp_path: Path) -> None:
