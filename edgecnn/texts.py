@@ -56,11 +56,11 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     text = read_text(path, what)
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         place = re.search(r"at line (\d+)", str(error))
-        number = int(place[1]) if place else 0
-        unseen = hidden(text.split("\n")[number - 1]) if number else None
-        also = f": line {number} holds {unseen}, which cannot be seen: type it anew" if unseen else ""
+        at = int(place[1]) if place else 0
+        unseen = hidden(text.split("\n")[at - 1]) if at else None
+        also = f": line {at} holds {unseen}, which cannot be seen: type it anew" if unseen else ""
         raise UserError(f"{path}: not valid TOML: {first_line(error)}{also}") from None
     lines = text.split("\n")
     for word in _words(document):

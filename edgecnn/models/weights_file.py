@@ -37,8 +37,7 @@ _PLAIN: list[Any] = [
     (dict, "pytorch_lightning.utilities.parsing.AttributeDict"),
     np.dtype,
     *(type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool")),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    *((np.float64(0).__reduce__()[0], f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")),
 ]
 """Bags of plain values that are found beside tensors: they do nothing when they are read."""
 

@@ -78,6 +78,8 @@ def _settle_outputs(model: ModelProto) -> list[str]:
     graph = model.graph
     makers = {name: node for node in graph.node for name in node.output if name}
     names = [str(entry.name) for entry in graph.output]
+    if not names:
+        raise UserError("has no output: damaged, or a part of a network?")
     scores = {name: _scores_before(name, makers) for name in names}
     plain = [name for name in names if scores[name] is None]
     decided = [name for name in names if scores[name] is not None]
