@@ -124,11 +124,11 @@ def test_all_folds_together_are_judged_by_part(
 
 def test_given_splits_are_said_not_to_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number, split in enumerate(("train", "test")):
-        write_parts(tmp_path / split, "crack", range(10 * number, 10 * number + 10), 1)
-        write_parts(tmp_path / split, "good", range(100 + 10 * number, 110 + 10 * number), 1)
-    assert run(tmp_path, *WORDS, "--out", tmp_path / "out", "--folds", 40) == 2
+        write_parts(tmp_path / "parts" / split, "crack", range(10 * number, 10 * number + 10), 1)
+        write_parts(tmp_path / "parts" / split, "good", range(100 + 10 * number, 110 + 10 * number), 1)
+    assert run(tmp_path / "parts", *WORDS, "--out", tmp_path / "out", "--folds", 40) == 2
     said = capsys.readouterr().err
-    assert "the splits that the folders give (test/, train/) are not used" in said
+    assert "the splits that the folders give (train/, test/) are not used" in said
     assert "crack/ has 20 parts" in said
 
 
