@@ -56,7 +56,7 @@ def _beside_each_other(paths: Sequence[Path], is_flat: Callable[[Path], bool]) -
     folders: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
         folders[path.parent].append(path)
-    found = {}
+    found: dict[Path, Path] = {}
     for beside in folders.values():
         image = next((path for path in beside if len(beside) > 1 and not is_flat(path)), None)
         found |= {path: image for path in beside if image is not None and path != image and is_flat(path)}
