@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from edgecnn.errors import UserError, first_line, must_be_file
 from edgecnn.filekinds import kind_of
-from edgecnn.onnx_graph.prepared import Prepared, prepared
+from edgecnn.onnx_graph.prepared import Prepared, prepared, put_in_order
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -57,6 +57,7 @@ def read_model(path: Path) -> Prepared:
     _refuse_missing_data(path, model)
     try:
         onnx.load_external_data_for_model(model, str(path.parent))
+        put_in_order(model.graph)
         onnx.checker.check_model(model)
     except Exception as error:
         raise UserError(f"{path}: damaged ONNX model: {first_line(error)}") from None

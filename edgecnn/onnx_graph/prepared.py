@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,35 @@ def prepared(model: ModelProto) -> Prepared:
     remarks += _settle_outputs(model)
     _prune(model.graph)
     return Prepared(model, tuple(remarks), bool(kinds))
+
+
+def put_in_order(graph: GraphProto) -> None:
+    """Each node after those that it takes from: ONNX Runtime's converters do not keep to it, nor does it ask for it.
+
+    A graph that goes in circles stays as it is.
+    """
+    makers = {name: place for place, node in enumerate(graph.node) for name in node.output if name}
+    takes = [sorted({makers[name] for name in node.input if name in makers}) for node in graph.node]
+    if all(place > max(earlier, default=-1) for place, earlier in enumerate(takes)):
+        return
+    order: list[int] = []
+    left = [len(earlier) for earlier in takes]
+    users: dict[int, list[int]] = {}
+    for place, earlier in enumerate(takes):
+        for one in earlier:
+            users.setdefault(one, []).append(place)
+    ready = [place for place, count in enumerate(left) if not count]
+    while ready:
+        place = heapq.heappop(ready)
+        order.append(place)
+        for user in users.get(place, ()):
+            left[user] -= 1
+            if not left[user]:
+                heapq.heappush(ready, user)
+    if len(order) == len(graph.node):
+        nodes = [type(node).FromString(node.SerializeToString()) for node in graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes[place] for place in order)
 
 
 def _other_floats(graph: GraphProto) -> set[str]:

@@ -160,3 +160,19 @@ def test_an_image_of_unknown_shape_is_what_its_first_layer_takes(tmp_path: Path)
     entry = input_of(path, read_model(path).model)
     assert (entry.layout, entry.height, entry.width) == ("nchw", None, None)
     assert error_against_onnx_runtime(path) <= 1e-5
+
+
+def test_nodes_in_any_order_are_read(tmp_path: Path) -> None:
+    """As ONNX Runtime's float16 converter leaves them; a circle is still damage."""
+    path = classifier(tmp_path / "m.onnx", softmax=True)
+    model = onnx.load(path)
+    nodes = list(reversed(model.graph.node))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.save(model, path)
+    assert torch.equal(load_network(path, SIDE, SIDE).module(IMAGES), plain(tmp_path).module(IMAGES))
+    assert error_against_onnx_runtime(path) <= 1e-5
+    model.graph.node[-1].input[0] = "scores"
+    onnx.save(model, path)
+    with pytest.raises(UserError, match="damaged ONNX model: "):
+        load_network(path, SIDE, SIDE)
