@@ -7,13 +7,14 @@ export OMP_NUM_THREADS ?= 2
 # Threads that wait for each other sleep instead of spinning: on shared cores that is many times faster.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test test-slow fuzz check rehearse install clean
+.PHONY: demo test test-base test-slow fuzz check rehearse install clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    set up, then the main job on drawn surfaces: fine-tune, export, verify, bench, report"
 	@echo "make test    set up, then the tests"
 	@echo "make fuzz    set up, then 20 minutes of spoilt images, documents, model files, weights and folders"
+	@echo "make test-base  set up, then every verb with only the wheel installed, at tested and at the least versions"
 	@echo "make check   set up, then formatting, lint, types, import directions, wheel contents"
 	@echo "make rehearse  set up, then one small bundle on an emulated Raspberry Pi 5 and an old x86-64; says so where that cannot be set up"
 
@@ -34,6 +35,23 @@ demo: install
 test: install
 	@echo "== Tests: 8 to 16 minutes on 2 cores"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+
+# Tests that need nothing but the base install and pytest.
+LIGHT := tests/cli/test_narrow.py tests/cli/test_terminal.py tests/bench/test_host.py tests/bench/test_stats.py tests/imaging/test_jpeg.py \
+	tests/imaging/test_preparer.py tests/imaging/test_whole.py tests/judge/test_judge.py tests/test_artifact.py tests/test_profiles.py
+BASE := $(VENV)-base
+
+test-base: install
+	@echo "== The base install: every verb with only the wheel, then with the least versions; 1 to 3 minutes"
+	rm -rf $(BASE) dist
+	$(BIN)/python -m build --wheel --outdir dist . > /dev/null
+	$(PYTHON) -m venv $(BASE)
+	$(BASE)/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
+	EDGECNN_BASE=$(abspath $(BASE))/bin/python $(BIN)/python -m pytest tests/test_base_install.py
+	$(BASE)/bin/python -m pip install --quiet $$($(BIN)/python tests/lower_bounds.py) pytest hypothesis
+	EDGECNN_BASE=$(abspath $(BASE))/bin/python $(BIN)/python -m pytest tests/test_base_install.py -k "help or doctor or works"
+	$(BASE)/bin/python -m pytest $(LIGHT)
+	rm -rf $(BASE)
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
@@ -57,4 +75,4 @@ check: install
 	$(BIN)/check-wheel-contents dist/*.whl
 
 clean:
-	rm -rf $(VENV) demo dist
+	rm -rf $(VENV) $(VENV)-base demo dist

@@ -18,7 +18,6 @@ from PIL import Image
 from edgecnn.artifact import Provenance
 from edgecnn.cli import main
 from edgecnn.data import Dataset, load_folder
-from tests.training import write_images
 
 LOUD = (
     # jax, which litert-torch imports, at every later fork of the process: OpenVINO's, torch's.
@@ -109,6 +108,8 @@ def shared() -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """36 small squares of three classes."""
+    from tests.training import write_images  # brings torch, which the base install has not
+
     root = tmp_path_factory.mktemp("images")
     write_images(root)
     return load_folder(root)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from edgecnn.blame.answers import Effect
 from edgecnn.blame.foreign import ForeignReport
@@ -15,7 +15,7 @@ from edgecnn.blame.variants import Explained, Explanation
 
 _WORST = 12
 """Layers that are shown; --json has all."""
-_STATES = {"same": "[green]same[/]", "differs": "[red]differs[/]", "unknown": "[dim]unknown[/]"}
+_STATES = {"same": "green", "differs": "red", "unknown": "dim"}
 
 
 def explanation_shown(explanation: Explanation) -> Iterator[Table | str]:
@@ -25,27 +25,26 @@ def explanation_shown(explanation: Explanation) -> Iterator[Table | str]:
         if explained.layers is not None:
             yield _layers(explained.variant, explained.layers)
         if explained.no_layers:
-            yield f"{explained.variant}, layer by layer: {escape(explained.no_layers)}"
+            yield f"{explained.variant}, layer by layer: {explained.no_layers}"
     if explanation.prices is not None:
         yield _prices(explanation.prices)
         for line in explanation.prices.not_priced:
-            yield f"not priced: {escape(line)}"
+            yield f"not priced: {line}"
     for explained in explanation.variants:
-        yield f"{explained.variant}: {escape(explained.verdict)}"
+        yield f"{explained.variant}: {explained.verdict}"
 
 
-def foreign_shown(found: ForeignReport) -> Iterator[Table | str]:
+def foreign_shown(found: ForeignReport) -> Iterator[Table | Text | str]:
     """Of a foreign file."""
     if found.steps:
         yield _steps(found)
     if found.takes is not None:
-        yield f"takes (found by trying): {escape(found.takes)}"
+        yield f"takes (found by trying): {found.takes}"
     if found.cured_by:
         yield f"put right: {', '.join(found.cured_by)}"
-    for remark in found.remarks:
-        yield escape(remark)
+    yield from found.remarks
     colour = "green" if found.matches else "red"
-    yield f"[{colour}]{escape(found.file)}[/]: {escape(found.verdict)}"
+    yield Text.assemble((found.file, colour), f": {found.verdict}")
 
 
 def _stages(explained: Explained) -> Table:
@@ -54,7 +53,7 @@ def _stages(explained: Explained) -> Table:
         table.add_column(header)
     for stage in explained.stages:
         error = "–" if stage.error is None else f"{stage.error:.1e}"
-        table.add_row(stage.stage, _STATES[stage.state], error, escape(stage.words))
+        table.add_row(stage.stage, Text(stage.state, _STATES[stage.state]), error, stage.words)
     return table
 
 
@@ -66,7 +65,7 @@ def _layers(variant: str, layers: Layers) -> Table:
     table.add_column("SQNR, dB", justify="right")
     table.add_column("lost there, dB", justify="right")
     for layer in layers.layers[:_WORST]:
-        table.add_row(escape(layer.name), layer.kind, f"{layer.sqnr_db:.1f}", f"{layer.lost_db:+.1f}")
+        table.add_row(layer.name, layer.kind, f"{layer.sqnr_db:.1f}", f"{layer.lost_db:+.1f}")
     return table
 
 
@@ -83,7 +82,7 @@ def _prices(prices: Prices) -> Table:
         table.add_row(
             one.mistake if one.note is None else f"{one.mistake} ({one.note})",
             one.stage,
-            escape(f"{one.points:+.1f} [{one.interval.low:+.1f}, {one.interval.high:+.1f}]"),
+            f"{one.points:+.1f} [{one.interval.low:+.1f}, {one.interval.high:+.1f}]",
             f"{one.agreement:.1%}",
             str(one.flipped),
             f"{one.pixel_error:.1f}",
@@ -93,15 +92,15 @@ def _prices(prices: Prices) -> Table:
 
 def _steps(found: ForeignReport) -> Table:
     title = f"{found.file} on {found.explained_images} images, described and needed"
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold")
     for header in ("stage", "described", "needed"):
         table.add_column(header)
     for header in ("moves by", "alone", "put right", "to blame"):
         table.add_column(header, justify="right")
     for step in found.steps:
-        blame = "[red]yes[/]" if step.to_blame else "no"
+        blame = Text("yes", "red") if step.to_blame else Text("no")
         cells = (f"{step.moves:.1e}", _cost(step.alone), _change(found.as_described, step.put_right), blame)
-        table.add_row(step.stage, escape(step.given), escape(step.needed), *cells)
+        table.add_row(step.stage, step.given, step.needed, *cells)
     return table
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from edgecnn import __version__
+from edgecnn.cli import terminal
 from edgecnn.cli.verbs import in_order, register
 from edgecnn.disk import refusal
 from edgecnn.ending import end_in_order
-from edgecnn.errors import UserError
+from edgecnn.errors import UserError, first_line
 
 app = typer.Typer(
     name="edgecnn",
@@ -29,6 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+_INTERRUPTED = 130
 
 for verb in in_order():
     register(app, verb)
@@ -54,19 +56,31 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def _run(command: typer.Typer) -> None:
     """Exit codes: a user's mistake or the system's refusal 2, with one line; a fault of ours 70, with its traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that has no ≤ must not cost the verdict.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    terminal.make_ready()
     end_in_order()
     try:
-        command(prog_name="edgecnn")
+        try:
+            command(prog_name="edgecnn")
+        finally:
+            sys.stdout.flush()  # while it can still be told that the disk is full
+    except (KeyboardInterrupt, SystemExit) as left:
+        if isinstance(left, SystemExit) and left.code != _INTERRUPTED:
+            raise
+        print("edgecnn: interrupted", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     except UserError as error:
-        print(f"edgecnn: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(str(error))
     except OSError as error:
-        print(f"edgecnn: {refusal(error)}", file=sys.stderr)
-        sys.exit(2)
-    except Exception:
+        _refuse(refusal(error))
+    except Exception as error:
+        if isinstance(error, ImportError) and (error.name or "").partition(".")[0] != "edgecnn":
+            lib = error.name or "a library"
+            _refuse(f"{lib} does not load: {first_line(error)}: `edgecnn doctor` tells what to do")
         traceback.print_exc()
         sys.exit(70)
+
+
+def _refuse(why: str) -> NoReturn:
+    print(f"edgecnn: {terminal.one_line(why)}", file=sys.stderr)
+    terminal.drop_unwritten()
+    sys.exit(2)

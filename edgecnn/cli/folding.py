@@ -69,7 +69,7 @@ def show_pooled(pooled: Pooled) -> None:
     show_table(table)
     for row in pooled.variants:
         for line in judged_words(row.judged, "OVER ALL FOLDS"):
-            output.print(f"{row.variant}: {line}", markup=False, soft_wrap=True)
+            output.print(f"{row.variant}: {line}", soft_wrap=True)
 
 
 def _with(value: float, interval: Interval, scale: float, form: str = ".1f") -> str:

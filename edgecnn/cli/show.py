@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from edgecnn.artifact import Artifact, Bundle, Check, Doubt, Judged
 from edgecnn.cli.narrow import fitted
+from edgecnn.cli.terminal import print_json
 from edgecnn.parity import Verified
 
 if TYPE_CHECKING:
@@ -33,9 +34,10 @@ _NARROWEST = 180
 
 
 def console(stderr: bool = False) -> Console:
-    """stdout, or stderr."""
+    """stdout, or stderr. No text is markup to it, for names and paths may look like it: what has a style is a Text."""
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(width=None if terminal else _NARROWEST, highlight=False, stderr=stderr)
+    width = None if terminal else _NARROWEST
+    return Console(width=width, highlight=False, markup=False, emoji=False, stderr=stderr)
 
 
 def show_table(table: RenderableType, name: int = 0, stderr: bool = False) -> None:
@@ -53,16 +55,21 @@ def warn(doubts: Sequence[Doubt]) -> None:
     """Loudly, on stderr: the network may answer wrongly, whatever the engine."""
     for doubt in doubts:
         text = f"WARNING: the network does not fit what is assumed of it: {doubt.words}"
-        console(stderr=True).print(f"[bold red]{escape(text)}[/]", soft_wrap=True)
+        console(stderr=True).print(styled(text, "bold red"), soft_wrap=True)
 
 
 class Bar:
     """A progress bar on stderr; silent where stderr is not a terminal."""
 
     def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         self._progress = Progress(
-            *columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True
+            *columns, console=console(stderr=True), disable=not sys.stderr.isatty(), transient=True
         )
         self._task = self._progress.add_task("", total=None, visible=False)
 
@@ -80,7 +87,7 @@ class Bar:
 
     def text(self, text: str) -> None:
         """A remark, such as an epoch's losses."""
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(text)
 
     def count(self, done: int, of: int) -> None:
         """For callers that report (done, of)."""
@@ -119,7 +126,7 @@ def tell_why_1(reasons: Sequence[str]) -> None:
 def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
     """Its variants, what a reader must know besides, and how many passed."""
     if as_json:
-        print(bundle.model_dump_json(indent=1))
+        print_json(bundle.model_dump_json(indent=1))
         return
     show_table(variants(bundle))
     for remark in remarks(bundle):
@@ -145,22 +152,23 @@ def show_rows(rows: Sequence[Row]) -> None:
         for note in row["notes"]:
             output.print(f"{row['variant']}: {note}")
     verdict = overall(rows)
-    output.print(f"{styled(verdict.outcome)}  {verdict.reason}")
+    output.print(Text.assemble(outcome(verdict.outcome), f"  {verdict.reason}"))
 
 
 def variants(bundle: Bundle) -> Table:
     """One row a variant: what verification found."""
     check = bundle.artifacts[0].check
-    title = f"{escape(bundle.name)}: {check.images} test images, fp32 in PyTorch {check.reference_top1:.1%}"
+    title = f"{bundle.name}: {check.images} test images, fp32 in PyTorch {check.reference_top1:.1%}"
     table = _table("variant", "MiB", *_CHECKED, "int8 layers, MACs", "kept", title=title)
     for artifact in bundle.artifacts:
         size = f"{artifact.bytes / 2**20:.2f}"
         ran = artifact.executed
         layers = _layers(ran.int8_layers, ran.float_layers, ran.int8_share) if ran and ran.layers else "–"
-        kept = "[green]yes[/]" if artifact.check.judged.acceptable else "[bold red]never choose[/]"
+        fit = artifact.check.judged.acceptable
+        kept = styled("yes", "green") if fit else styled("never choose", "bold red")
         table.add_row(artifact.variant, size, *_check_cells(artifact.check), layers, kept)
     for left in bundle.left_out:
-        table.add_row(left.variant, "–", *_check_cells(left.check), "–", "[red]no[/]")
+        table.add_row(left.variant, "–", *_check_cells(left.check), "–", styled("no", "red"))
     return table
 
 
@@ -205,14 +213,19 @@ def latencies(rows: Sequence[dict[str, Any]]) -> Table:
             _number(row["peak_rss_mib"], 0),
             _number(row["threads_used"], 2),
             _layers(row["int8_layers"], row["float_layers"], row["int8_share"]),
-            styled(row["verdict"]) if row["verdict"] else "harness",
+            outcome(row["verdict"]) if row["verdict"] else "harness",
         )
     return table
 
 
-def styled(outcome: str) -> str:
+def styled(text: str, style: str) -> Text:
+    """Text for a cell or a line in a style: bold, red, …"""
+    return Text(text, style)
+
+
+def outcome(word: str) -> Text:
     """PASS in green, …"""
-    return f"[{OUTCOME_STYLES[outcome]}]{outcome}[/]"
+    return styled(word, OUTCOME_STYLES[word])
 
 
 def remarks(bundle: Bundle) -> list[str]:
@@ -281,7 +294,7 @@ _CHECKED = ("logit error", "agree", "top-1, % [95 %]", "loss, points [95 %]", "l
 """The last two with fp32's in brackets."""
 
 
-def _check_cells(check: Check | None) -> tuple[str, ...]:
+def _check_cells(check: Check | None) -> tuple[str | Text, ...]:
     if check is None:
         return ("–",) * len(_CHECKED)
     return (
@@ -295,14 +308,14 @@ def _check_cells(check: Check | None) -> tuple[str, ...]:
     )
 
 
-def loss_shown(judged: Judged) -> str:
+def loss_shown(judged: Judged) -> Text:
     """In how far the loss is shown to be within the limit, and how many images would show it."""
     if judged.shown == "shown within":
-        return "[green]shown within[/]"
+        return styled("shown within", "green")
     if judged.shown == "shown beyond":
-        return "[bold red]shown beyond[/]"
+        return styled("shown beyond", "bold red")
     images = f" (n ≈ {judged.images_to_show:,})" if judged.images_to_show else ""
-    return f"[yellow]not shown[/]{images}"
+    return Text.assemble(styled("not shown", "yellow"), images)
 
 
 def _layers(int8: int | None, floating: int | None, share: float | None) -> str:
@@ -324,5 +337,5 @@ def findings(lines: Sequence[tuple[str, str, str]]) -> Table:
     """(area, finding, what to do) of `edgecnn doctor`."""
     table = Table("area", "finding", "what to do")
     for line in lines:
-        table.add_row(*map(escape, line))
+        table.add_row(*line)
     return table

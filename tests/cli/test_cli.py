@@ -251,4 +251,4 @@ def test_a_terminal_without_our_signs_still_gets_its_answer() -> None:
         [sys.executable, "-m", "edgecnn", "scale", "--phi", "0"], env=environment, capture_output=True
     )
     assert done.returncode == 0, done.stderr
-    assert b"2^? = 1.00" in done.stdout
+    assert b"2^phi = 1.00" in done.stdout

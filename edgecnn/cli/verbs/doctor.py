@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edgecnn.cli.options import Json
+from edgecnn.cli.terminal import print_json
 from edgecnn.cli.verbs import Verb, in_order
 
 
@@ -27,7 +28,7 @@ def doctor(
 
     diagnosis = examine(in_order(), bundle=bundle)
     if as_json:
-        print(diagnosis.model_dump_json(indent=1))
+        print_json(diagnosis.model_dump_json(indent=1))
     else:
         show_table(findings(lines(diagnosis)))
     raise typer.Exit(diagnosis.exit_code)

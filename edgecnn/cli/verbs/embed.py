@@ -10,6 +10,7 @@ import typer
 from edgecnn.cli.extras import need_training
 from edgecnn.cli.options import Fit, Good, Group, Json, NoGroup, Seed, Size, Skip, Weights, WeightsKey
 from edgecnn.cli.reading import looks_of
+from edgecnn.cli.terminal import print_json
 from edgecnn.cli.verbs import Verb
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def embed(
                 say(remark)
         findings = run(images, source, out, bar, cache=cache, similar=similar, page=page)
     if as_json:
-        print(findings.model_dump_json(indent=1))
+        print_json(findings.model_dump_json(indent=1))
     else:
         _show(findings)
 
@@ -128,10 +129,9 @@ def _show(findings: Findings) -> None:
         output.print(
             f"  {one.image}: {one.suggested}? {one.probability:.0%} against {one.label_probability:.0%}, "
             f"{one.neighbours_agree:.0%} of its neighbours agree",
-            markup=False,
         )
     for line in findings.left_out:
-        output.print(f"left out: {line}", markup=False)
+        output.print(f"left out: {line}")
     if findings.page:
         output.print(f"page: {findings.page}")
 
@@ -145,7 +145,7 @@ def _show_duplicates(findings: Findings, output: Console) -> None:
         kind = "exact" if pair.exact else f"pixels {pair.correlation:.3f}"
         differ = ", labels differ" if pair.labels_differ else ""
         split = ", across splits" if pair.straddles else ""
-        output.print(f"  {pair.first} = {pair.second} ({kind}{split}{differ})", markup=False)
+        output.print(f"  {pair.first} = {pair.second} ({kind}{split}{differ})")
 
 
 def _listed(found: int) -> str:

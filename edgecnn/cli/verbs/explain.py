@@ -47,7 +47,7 @@ def explain(
     given = {option: value for option, value in options.items() if value is not None}
     explained = explain_block(name, inputs, size, size, given)
     if as_json:
-        print(json.dumps(explained.to_json(), indent=1, ensure_ascii=False))
+        print(json.dumps(explained.to_json(), indent=1))
     else:
         _show(explained)
 
@@ -66,7 +66,7 @@ def _list(as_json: bool) -> None:
     from edgecnn.explain import BLOCKS
 
     if as_json:
-        print(json.dumps({name: block.summary for name, block in BLOCKS.items()}, indent=1, ensure_ascii=False))
+        print(json.dumps({name: block.summary for name, block in BLOCKS.items()}, indent=1))
         return
     table = Table("block", "what it is", "weights")
     for name, block in BLOCKS.items():

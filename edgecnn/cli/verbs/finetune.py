@@ -9,6 +9,7 @@ import typer
 
 from edgecnn.cli.extras import is_first_process
 from edgecnn.cli.options import Data, Json
+from edgecnn.cli.terminal import print_json
 from edgecnn.cli.training import fine_tune_from, takes_training
 from edgecnn.cli.verbs import Verb
 
@@ -34,7 +35,7 @@ def finetune(
     with outputs.folders(out, apart_from=data):
         checkpoint = fine_tune_from(data, out, training)
     if as_json:
-        print(checkpoint.model_dump_json(indent=1))
+        print_json(checkpoint.model_dump_json(indent=1))
         raise typer.Exit(bool(checkpoint.doubts))
     metrics = checkpoint.metrics
     accuracy = "no validation images" if metrics.val_top1 is None else f"validation top-1 {metrics.val_top1:.1%}"

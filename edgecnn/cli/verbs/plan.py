@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,12 +27,14 @@ from edgecnn.cli.options import (
     WeightsKey,
 )
 from edgecnn.cli.reading import read_labelled
+from edgecnn.cli.terminal import print_json
 from edgecnn.cli.verbs import Verb
 from edgecnn.recipes import named
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from edgecnn.plan import ClassRow, Described, Plan, RecipeCost
     from edgecnn.train import TrainOptions
@@ -110,7 +112,7 @@ def plan(
         say=say,
     )
     if as_json:
-        print(found.model_dump_json(indent=1))
+        print_json(found.model_dump_json(indent=1))
     else:
         show(found, console(), _command(data, options, group, no_group))
 
@@ -128,27 +130,28 @@ def show(found: Plan, output: Console, command: str) -> None:
     """Print a plan for people, and the command that goes on from it."""
     from edgecnn.cli.show import show_table
 
-    output.print("[bold]labels[/]")
+    output.print(_bold("labels"))
     show_table(_classes(found))
     show_table(_facts(_about(found)))
-    output.print(f"\n[bold]freeze map[/] of {_plain(found.model)} at {found.size} px, peak learning rates")
+    of_model = f" of {found.model} at {found.size} px, peak learning rates"
+    output.print(_joined("\n", _bold("freeze map"), of_model))
     show_table(_freeze_map(found))
     cost = found.cost
     threads = f"{cost.threads} thread{'s' * (cost.threads > 1)}"
-    output.print(f"\n[bold]cost[/] on this machine ({cost.device}, {threads}), estimated")
+    output.print(_joined("\n", _bold("cost"), f" on this machine ({cost.device}, {threads}), estimated"))
     show_table(_cost(found))
     show_table(_facts(_about_cost(found)))
-    output.print("\n[bold]recommendation[/]")
+    output.print(_joined("\n", _bold("recommendation")))
     show_table(_facts(_recommended(found)))
-    output.print("\n[bold]next[/]")
-    output.print(command, markup=False, soft_wrap=True)
+    output.print(_joined("\n", _bold("next")))
+    output.print(command, soft_wrap=True)
 
 
 def _classes(found: Plan) -> Table:
     data = found.data
     table = _table("class", "train", "val", "test", "share", "note")
     for row in data.classes:
-        table.add_row(_plain(row.name), f"{row.train:,}", f"{row.val:,}", f"{row.test:,}", *_judged(row, data))
+        table.add_row(row.name, f"{row.train:,}", f"{row.val:,}", f"{row.test:,}", *_judged(row, data))
     table.add_section()
     table.add_row("sum", f"{data.train:,}", f"{data.val:,}", f"{data.test:,}", "100 %", "")
     return table
@@ -162,7 +165,7 @@ def _judged(row: ClassRow, data: Described) -> tuple[str, str]:
     return f"{100 * row.share:.1f} %", ", ".join(notes)
 
 
-def _about(found: Plan) -> Iterator[tuple[str, str]]:
+def _about(found: Plan) -> Iterator[tuple[str, str | Text]]:
     data, domain = found.data, found.domain
     yield "imbalance", f"{data.imbalance:.1f}:1 between the largest and the smallest class in training"
     left_out = f"; {data.left_out} files left out" if data.left_out else ""
@@ -173,18 +176,20 @@ def _about(found: Plan) -> Iterator[tuple[str, str]]:
             f" ({domain.pretrained:.1%} right against {domain.random:.1%}: linear probe on frozen features, "
             f"3 folds of {domain.images} training images)"
         )
-    yield "domain", f"[bold]{domain.verdict}[/]: {_plain(domain.reason)}{numbers}"
+    yield "domain", _joined(_bold(domain.verdict), f": {domain.reason}{numbers}")
 
 
 def _freeze_map(found: Plan) -> Table:
+    from rich.text import Text
+
     mapped = found.freeze_map
     table = _table("stage", "parameters", *(named(row.recipe).lettered for row in mapped.recipes))
     for stage in mapped.stages:
-        rates = ["[blue]frozen[/]" if rate is None else f"{rate:.2g}" for rate in stage.lr.values()]
-        table.add_row(_plain(stage.name), f"{stage.parameters:,}", *rates)
+        rates = [Text("frozen", "blue") if rate is None else Text(f"{rate:.2g}") for rate in stage.lr.values()]
+        table.add_row(stage.name, f"{stage.parameters:,}", *rates)
     table.add_section()
     table.add_row("sum", f"{found.params:,}")
-    table.add_row("trainable", "", *(f"[bold]{row.trainable:,}[/]" for row in mapped.recipes))
+    table.add_row("trainable", "", *(_bold(f"{row.trainable:,}") for row in mapped.recipes))
     table.add_row("", "", *(_percent(row.share) for row in mapped.recipes))
     table.add_row("frozen", "", *(f"{row.frozen:,}" for row in mapped.recipes))
     return table
@@ -203,8 +208,8 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def _minutes(row: RecipeCost) -> str:
-    return f"[bold]{_number(row.minutes)}[/]"
+def _minutes(row: RecipeCost) -> Text:
+    return _bold(_number(row.minutes))
 
 
 def _once(row: RecipeCost) -> str:
@@ -221,7 +226,7 @@ _COST_ROWS = (
 )
 
 
-def _about_cost(found: Plan) -> Iterator[tuple[str, str]]:
+def _about_cost(found: Plan) -> Iterator[tuple[str, str | Text]]:
     cost = found.cost
     yield (
         "once",
@@ -237,13 +242,12 @@ def _about_cost(found: Plan) -> Iterator[tuple[str, str]]:
         yield speedup.name, f"a training step at {speedup.ratio:.2f}× the speed of contiguous fp32 ({after})"
 
 
-def _recommended(found: Plan) -> Iterator[tuple[str, str]]:
+def _recommended(found: Plan) -> Iterator[tuple[str, str | Text]]:
     advice = found.advice
-    yield "recipe", f"[bold]{named(advice.recipe).lettered}[/]{_cost_of(found)}"
-    yield "backbones", f"[bold]{', '.join(advice.backbones)}[/]"
+    yield "recipe", _joined(_bold(named(advice.recipe).lettered), _cost_of(found))
+    yield "backbones", _bold(", ".join(advice.backbones))
     for rule in advice.rules:
-        source = f" [dim]({rule.source})[/]" if rule.source else ""
-        yield f"rule: {rule.name}", f"{_plain(rule.text)}{source}"
+        yield f"rule: {rule.name}", f"{rule.text} ({rule.source})" if rule.source else rule.text
     yield "but", advice.caution
 
 
@@ -282,7 +286,7 @@ def _table(*headers: str) -> Table:
     return table
 
 
-def _facts(lines: Iterator[tuple[str, str]]) -> Table:
+def _facts(lines: Iterable[tuple[str, str | Text]]) -> Table:
     """Names with sentences beside them, folded under themselves."""
     from rich.table import Table
 
@@ -294,8 +298,13 @@ def _facts(lines: Iterator[tuple[str, str]]) -> Table:
     return table
 
 
-def _plain(text: str) -> str:
-    """Without meaning to rich."""
-    from rich.markup import escape
+def _bold(text: str) -> Text:
+    from rich.text import Text
 
-    return escape(text)
+    return Text(text, "bold")
+
+
+def _joined(*parts: str | Text) -> Text:
+    from rich.text import Text
+
+    return Text.assemble(*parts)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecnn.cli.options import BundleFolder, Json
+from edgecnn.cli.terminal import print_json
 from edgecnn.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from rich.text import Text
 
     from edgecnn.rehearse import Rehearsal, Rehearsed
 
@@ -65,7 +67,7 @@ def rehearse(
             write_atomically(out, text + "\n")
         proven = write_proofs(bundle, found) if record else ()
     if as_json:
-        print(text)
+        print_json(text)
     else:
         show_table(_table(found))
         for line in _remarks(found):
@@ -104,7 +106,9 @@ def _table(found: Rehearsal) -> Table:
     return table
 
 
-def _cells(row: Rehearsed) -> tuple[str, ...]:
+def _cells(row: Rehearsed) -> tuple[str | Text, ...]:
+    from edgecnn.cli.show import styled
+
     trained, here = row.against_trained, row.against_native
     style = _OUTCOME_STYLES.get(row.outcome, "bold red")
     return (
@@ -117,7 +121,7 @@ def _cells(row: Rehearsed) -> tuple[str, ...]:
         "–" if row.pixels_equal is None else "equal" if row.pixels_equal else "NOT equal",
         ", ".join(f"{row.instructions[kind]} {kind}" for kind in _INT8_AND_FLOAT if kind in row.instructions) or "–",
         "–" if row.peak_rss_mib is None else f"{row.peak_rss_mib:.0f}",
-        f"[{style}]{row.outcome}[/]",
+        styled(row.outcome, style),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from edgecnn.cli.options import BundleFolder, Json
+from edgecnn.cli.terminal import print_json
 from edgecnn.cli.verbs import Verb
 
 _EPILOG = """Example: edgecnn verify bundle/ --data parts/
@@ -124,7 +125,7 @@ def _foreign(
         raise no_description(model)
     found = diagnose(bundle, data, model, preprocess, explain, tolerance, say)
     if as_json:
-        print(found.model_dump_json(indent=1))
+        print_json(found.model_dump_json(indent=1))
     else:
         for part in foreign_shown(found):
             show_table(part)
