@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +129,9 @@ def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
         print_json(bundle.model_dump_json(indent=1))
         return
     show_table(variants(bundle))
+    for artifact in bundle.artifacts:
+        if "rung" in artifact.notes:
+            show_table(ladder(artifact))
     for remark in remarks(bundle):
         print(remark)
     warn(bundle.doubts)
@@ -239,7 +242,7 @@ def remarks(bundle: Bundle) -> list[str]:
             found.append(
                 f"{artifact.variant}: {artifact.notes['rung']} ({rungs} tried on {artifact.notes['judged_on']})"
             )
-            found += [f"    {rung_line(row)}" for row in artifact.notes["rungs_tried"]]
+            found += [f"{artifact.variant}: {line}" for line in artifact.notes.get("unfinished", ())]
         if artifact.executed is not None:
             found += [f"{artifact.variant}: engine: {remark}" for remark in artifact.executed.remarks]
         found += [f"{artifact.variant}: {line}" for line in artifact.notes.get("not_proven", ())]
@@ -271,15 +274,19 @@ def judged_words(judged: Judged, where: str) -> list[str]:
     return [f"NOT WITHIN THE TARGET {where}: {judged.reason}"]
 
 
-def rung_line(row: Mapping[str, Any]) -> str:
-    """A rung that was tried, with what it did to the validation images and its latency on the exporting machine.
-
-    Which layers it kept in float is not repeated: of the rung that is taken, the line above says it.
-    """
-    return (
-        f"{row['rung'].partition(' (')[0]}: loss {row['loss_points']:+.1f} points, agreement {row['agreement']:.1%}, "
-        f"{row['latency_ms']:.2f} ms on the exporting machine"
-    )
+def ladder(artifact: Artifact) -> Table:
+    """The rungs that an int8 variant's ladder tried, with what each was judged by; the taken one is marked."""
+    aim, unfinished = artifact.notes.get("aim", ""), artifact.notes.get("unfinished", ())
+    title = "\n".join([f"{artifact.variant}: its ladder{', to ' if aim else ''}{aim}", *unfinished])
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for header in ("rung", "loss, points", "agree", "ms here", "judged by"):
+        table.add_column(header, justify="left" if header in ("rung", "judged by") else "right")
+    for row in artifact.notes["rungs_tried"]:
+        # Which layers it kept in float is not repeated: of the taken rung, a line below says it.
+        name = row["rung"].partition(" (")[0] + (" ←" if row["rung"] == artifact.notes["rung"] else "")
+        numbers = (f"{row['loss_points']:+.1f}", f"{row['agreement']:.1%}", f"{row['latency_ms']:.2f}")
+        table.add_row(name, *numbers, row.get("criterion", "–"))
+    return table
 
 
 def _table(*headers: str, title: str | None = None) -> Table:

@@ -6,7 +6,9 @@ import codecs
 import io
 import os
 import sys
-from typing import TextIO
+from typing import Any, TextIO
+
+from edgecnn.errors import UserError
 
 _SPELLED = {
     **{"–": "-", "−": "-", "…": "...", "·": "|", "×": "x", "±": "+-", "°": " deg", "“": '"', "”": '"', "’": "'"},
@@ -38,7 +40,7 @@ def drop_unwritten() -> None:
     """What a full disk did not take is not tried again when Python ends, which would change the exit code."""
     try:
         sys.stdout.flush()
-    except OSError:
+    except (OSError, UserError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
@@ -70,12 +72,14 @@ def _fit(stream: TextIO | None, number: int) -> TextIO:
 class _Output(io.FileIO):
     """A reader that has left, as `head` does, is no reason to give up the work or its exit code."""
 
-    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+    def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             return len(data)
+        except OSError as error:
+            raise UserError(f"standard output: {error.strerror}: the answer is not whole") from None
 
 
 def _spelled(error: UnicodeError) -> tuple[str, int]:

@@ -6,7 +6,7 @@ import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import NormalDist
@@ -196,6 +196,8 @@ class Tried:
     """Median of one image on the machine that exports, which need not be the target."""
     seconds: float
     """To write and judge it."""
+    criterion: str
+    """What it was judged by, and how that came out: see `climb`."""
 
 
 def climb(
@@ -208,7 +210,7 @@ def climb(
     the rungs or the time end, the one with the highest expected agreement of those that are not shown to be beyond a
     limit, if there are any. A rung that the engine refuses is passed over; once one is made, so is any that fails.
     """
-    started, tried, refused = time.monotonic(), [], []
+    started, tried, refused, stopped = time.monotonic(), [], [], None
     made: list[tuple[Path, tuple[str, ...]]] = []
     for index in itertools.count():
         began = time.monotonic()
@@ -237,7 +239,8 @@ def climb(
         if _good(row, tuning):
             break
         if time.monotonic() - started > 60 * tuning.minutes:
-            refused.append(f"further rungs: not tried after {tuning.minutes:g} minutes")
+            stopped = f"further rungs: not tried after {tuning.minutes:g} minutes"
+            refused.append(stopped)
             break
     if not made:
         raise UserError(f"int8: no rung could be written: {'; '.join(refused)}")
@@ -247,6 +250,8 @@ def climb(
         "rung": tried[best].rung,
         "rungs_tried": [asdict(row) | {"judged": row.judged.model_dump(mode="json")} for row in tried],
         "rungs_refused": refused,
+        "aim": _aim(tuning),
+        "unfinished": _unfinished(len(tried), bool(good), stopped),
         "calibration_images": len(tuning.calibration),
         "calibration_pixels_sha256": sha256_of(tuning.calibration.tobytes()),
         "judged_on": tuning.judged_on,
@@ -256,8 +261,35 @@ def climb(
 
 
 def _good(row: Tried, tuning: TuningSet) -> bool:
-    expected = row.expected_agreement >= 1 - (1 - tuning.yardstick.agreement) / 4
-    return expected and not row.judged.refused and not row.judged.doubts
+    return _shortfall(row, tuning) is None
+
+
+def _expected_at_least(tuning: TuningSet) -> float:
+    return 1 - (1 - tuning.yardstick.agreement) / 4
+
+
+def _aim(tuning: TuningSet) -> str:
+    return f"expected agreement of {_expected_at_least(tuning):.2%} or more, and no limit passed"
+
+
+def _unfinished(tried: int, met: bool, stopped: str | None) -> list[str]:
+    """What a reader of the bundle must know of a ladder that did not reach its aim; nothing where it did."""
+    of = "its only rung is taken" if tried == 1 else f"the best of {tried} rungs is taken"
+    return [] if met else [f"the aim of the ladder is not met: {of}", *([stopped] if stopped else [])]
+
+
+def _shortfall(row: Tried, tuning: TuningSet) -> str | None:
+    """Why a rung is not good enough; None where it is."""
+    if row.judged.refused or row.judged.doubts:
+        return (*row.judged.refused, *row.judged.doubts)[0]
+    least = _expected_at_least(tuning)
+    return f"expected {row.expected_agreement:.2%} < {least:.2%}" if row.expected_agreement < least else None
+
+
+def _criterion(row: Tried, tuning: TuningSet) -> str:
+    short = _shortfall(row, tuning)
+    met = f"met: expected {row.expected_agreement:.2%} ≥ {_expected_at_least(tuning):.2%}"
+    return met if short is None else f"not met: {short}"
 
 
 def _badness(row: Tried) -> tuple[bool, float, float]:
@@ -274,7 +306,7 @@ def _judge(rung: str, path: Path, runtime: str, tuning: TuningSet, began: float)
         logits = np.concatenate(rows)
     reference = tuning.validation_logits
     found = measure(logits, reference, tuning.validation_labels, tuning.validation_groups)
-    return Tried(
+    row = Tried(
         rung=rung,
         loss_points=found.loss_points,
         agreement=found.agreement,
@@ -284,7 +316,9 @@ def _judge(rung: str, path: Path, runtime: str, tuning: TuningSet, began: float)
         largest_class_share=float(np.bincount(found.decided).max() / found.images),
         latency_ms=1000 * float(np.median(times)),
         seconds=round(time.monotonic() - began, 1),
+        criterion="",
     )
+    return replace(row, criterion=_criterion(row, tuning))
 
 
 def _expected_agreement(reference: NDArray[np.float32], logits: NDArray[np.float32]) -> float:

@@ -219,10 +219,14 @@ def test_the_first_good_rung_ends_the_climb(engine: TuningSet, tmp_path: Path) -
     assert notes["rungs_refused"] == ["rung None: slower than fp32 here"]
     assert (folder / files[0]).read_text() == "0.0"
     assert "agreement 50.0%" in said[0]
+    assert [row["criterion"].partition(":")[0] for row in notes["rungs_tried"]] == ["not met", "met"]
+    assert notes["unfinished"] == []
 
 
 def test_without_a_good_rung_the_best_is_taken(engine: TuningSet, tmp_path: Path) -> None:
-    assert climb(rungs(0.5, 0.25, 0.75), "fake", engine, tmp_path, lambda text: None)[2]["rung"] == "rung 0.25"
+    notes = climb(rungs(0.5, 0.25, 0.75), "fake", engine, tmp_path, lambda text: None)[2]
+    assert notes["rung"] == "rung 0.25"
+    assert notes["unfinished"] == ["the aim of the ladder is not met: the best of 3 rungs is taken"]
 
 
 def test_the_time_box_ends_the_climb(engine: TuningSet, tmp_path: Path) -> None:
@@ -230,6 +234,9 @@ def test_the_time_box_ends_the_climb(engine: TuningSet, tmp_path: Path) -> None:
     notes = climb(rungs(0.5, 0.0), "fake", boxed, tmp_path, lambda text: None)[2]
     assert notes["rung"] == "rung 0.5"
     assert "not tried after 0 minutes" in notes["rungs_refused"][0]
+    alone, why = notes["unfinished"]
+    assert alone == "the aim of the ladder is not met: its only rung is taken"
+    assert why == notes["rungs_refused"][0]
 
 
 def test_a_rung_that_fails_leaves_those_made_before(engine: TuningSet, tmp_path: Path) -> None:

@@ -132,9 +132,10 @@ def rungs_table(artifact: Artifact) -> Table | None:
             Cell(_number(row.get("agreement"), percent)),
             Cell(_number(row.get("logit_error"), lambda value: f"{value:.3f}")),
             Cell(_number(row.get("largest_class_share"), percent)),
+            Cell(str(row.get("criterion", UNKNOWN))),
         )
         rows.append(Row(cells, "chosen" if name == taken else ""))
-    columns = ("rung", "loss, points", "agreement with fp32", "logit error, rms", "most frequent decision")
+    columns = ("rung", "loss, points", "agreement with fp32", "logit error, rms", "most frequent decision", "judged by")
     return Table(columns, tuple(rows))
 
 
