@@ -9,17 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.artifact import Check, FrameCheck, Precision, Preprocess, load_bundle
+from edgecnn.artifact import Check, FrameCheck, Precision, Preprocess
 from edgecnn.data import Sought, locate
-from edgecnn.documents import Frozen
 from edgecnn.errors import BadImage, UserError
 from edgecnn.evaluate import compare, frames_against_files
 from edgecnn.executed import Executed
 from edgecnn.imaging import Images, Pixels, Preparer, decode_whole
-from edgecnn.judge import Labels, Yardstick, yardstick_of
+from edgecnn.judge import Labels, Yardstick
 from edgecnn.progress import Progress
-from edgecnn.proof import Proof, prove_here
-from edgecnn.runtimes import Session, installed, open_session
+from edgecnn.runtimes import Session
 
 REFERENCE_FILE = "reference.npz"
 
@@ -35,18 +33,6 @@ class Reference:
     """(n, classes)."""
     groups: NDArray[np.int64] | None = None
     """(n,): images with one number show one part; None: each shows its own."""
-
-
-class Verified(Frozen):
-    """What `edgecnn verify` found."""
-
-    variant: str
-    passed: bool | None
-    """None where the engine is not installed here."""
-    reason: str | None
-    check: Check | None
-    proof: Proof | None = None
-    """Whether it decides here as where it was made; None where its engine is not installed."""
 
 
 def prepare_files(paths: Sequence[Path], spec: Preprocess) -> Images:
@@ -123,37 +109,6 @@ def load_reference(path: Path) -> Reference:
 def _groups(groups: NDArray[np.int64]) -> NDArray[np.int64] | None:
     """None where no two images are of one group."""
     return groups if len(np.unique(groups)) < len(groups) else None
-
-
-def verify(folder: Path, data: Path, variants: Sequence[str] = (), progress: Progress | None = None) -> list[Verified]:
-    """Check every variant of a bundle again, from the encoded test images, which are found in `data` by content hash.
-
-    Judged as on export: by the bundle's limits, and by what the engine ran here, where the target required it.
-
-    Needs no torch: eager fp32's logits travel with the bundle. Raises UserError where the bundle is damaged or test
-    images are missing.
-    """
-    bundle = load_bundle(folder)
-    reference = load_reference(folder / REFERENCE_FILE)
-    paths = find_test_images(data, reference, bundle.classes, progress)
-    chosen = [bundle.artifact(name) for name in variants] or list(bundle.artifacts)
-    results = []
-    for artifact in chosen:
-        if progress:
-            progress(artifact.variant)
-        if not installed(artifact.runtime):
-            reason = f"{artifact.runtime} is not installed here"
-            results.append(Verified(variant=artifact.variant, passed=None, reason=reason, check=None))
-            continue
-        with open_session(folder, artifact, bundle.threads) as session:
-            proof = prove_here(folder, bundle, artifact, session)
-            logits, executed = run_files(session, paths, bundle.preprocess), session.executed()
-        check = compare_with(reference, logits, yardstick_of(bundle), artifact.precision, executed)
-        refused = proof.text if proof.refused else check.judged.reason
-        results.append(
-            Verified(variant=artifact.variant, passed=refused is None, reason=refused, check=check, proof=proof)
-        )
-    return results
 
 
 def find_test_images(

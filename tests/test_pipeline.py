@@ -19,8 +19,9 @@ from edgecnn.bench.records import Run, write_run
 from edgecnn.bench.rows import Row
 from edgecnn.data import calibration_items, load_split, split_hash
 from edgecnn.data.surfaces import write_demo_data
-from edgecnn.parity import load_reference, verify
+from edgecnn.parity import load_reference
 from edgecnn.profiles import load_target
+from edgecnn.verify import verify
 from tests.bench.conftest import write_tiny_bundle
 from tests.conftest import call
 

@@ -15,8 +15,9 @@ from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.bench import host, memory
 from edgecnn.bench.images import find_images
 from edgecnn.bench.measure import NullSession, measure
-from edgecnn.bench.process import DECIDES_OTHERWISE, USER_ERROR, Job
+from edgecnn.bench.process import DECIDES_OTHERWISE, Job
 from edgecnn.bench.records import BenchImage, Run, subject_of
+from edgecnn.child import USER_ERROR
 from edgecnn.disk import naming_the_disk
 from edgecnn.documents import parse, sha256_of, write_atomically
 from edgecnn.ending import end_with

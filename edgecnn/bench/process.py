@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-import sysconfig
-from collections.abc import Mapping
 from pathlib import Path
 
 from edgecnn.bench.measure import MeasurePlan
 from edgecnn.bench.records import Run
+from edgecnn.child import USER_ERROR, child_environment, death
 from edgecnn.documents import Frozen, parse, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.holding import temporary_folder
 from edgecnn.proof import DecidesOtherwise
 
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-)
-"""Read by libraries when they load, so they must be set before the child starts."""
-USER_ERROR = 2
-"""The child's exit code where its last line on stderr is a message for the user."""
 DECIDES_OTHERWISE = 4
 """The child's exit code where the variant must not be used on this processor; its last line says why."""
-
-_DEATHS = {
-    "SIGILL": "the engine uses instructions that this processor lacks (SIGILL): install a build for this processor",
-    "SIGKILL": "the measuring process was killed (SIGKILL), most often for lack of memory: free some",
-}
 
 
 class Job(Frozen):
@@ -81,35 +64,7 @@ def measure_in_child(
             errors="replace",
         )
         if done.returncode == DECIDES_OTHERWISE:
-            raise DecidesOtherwise(_failure(USER_ERROR, done.stderr))
+            raise DecidesOtherwise(death(USER_ERROR, done.stderr, "measuring"))
         if done.returncode != 0:
-            raise UserError(_failure(done.returncode, done.stderr))
+            raise UserError(death(done.returncode, done.stderr, "measuring"))
         return parse(Run, Path(job.out).read_bytes(), "the child's run")
-
-
-def child_environment(parent: Mapping[str, str], threads: int) -> dict[str, str]:
-    """The parent's environment with thread counts pinned, and with this very edgecnn importable."""
-    environment = {**parent, **dict.fromkeys(THREAD_VARIABLES, str(threads))}
-    package = str(Path(__file__).resolve().parents[2])
-    if package not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        inherited = parent.get("PYTHONPATH")
-        environment["PYTHONPATH"] = package + (os.pathsep + inherited if inherited else "")
-    return environment
-
-
-def _failure(code: int, stderr: str) -> str:
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it left no message"
-    if code == USER_ERROR:
-        return last
-    if code < 0:
-        name = _signal_name(-code)
-        return _DEATHS.get(name, f"the measuring process died by {name}: the engine crashed; last message: {last}")
-    return f"the measuring process failed with exit code {code}: {last}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

@@ -62,7 +62,8 @@ def overall(rows: Sequence[Row]) -> Overall:
         return Overall(outcome="INCONCLUSIVE", reason="no variant was measured")
     best = min(usable, key=_rank)
     outcome, reason = _judged(best)
-    of = f" (the best of {len(usable)})" if len(usable) > 1 else ""
+    measured = sum(isinstance(row, Summary) for row in usable)
+    of = f" (the best of {measured})" if measured > 1 else ""
     return Overall(outcome=outcome, reason=f"{best.variant}{of}: {reason}")
 
 

@@ -16,7 +16,7 @@ from rich.text import Text
 from edgecnn.artifact import Artifact, Bundle, Check, Doubt, Judged
 from edgecnn.cli.narrow import fitted
 from edgecnn.cli.terminal import print_json
-from edgecnn.parity import Verified
+from edgecnn.verify import Verified
 
 if TYPE_CHECKING:
     from edgecnn.bench.rows import Row
@@ -29,6 +29,7 @@ OUTCOME_STYLES = {
     "SKIPPED": "dim",
     "REFUSED": "bold red",
 }
+_PASSED = {True: ("yes", "green"), False: ("no", "red"), None: ("skipped", "dim")}
 _NARROWEST = 180
 """Columns where stdout is not a terminal: tables in logs are not folded to 80."""
 
@@ -198,7 +199,7 @@ def verified(rows: Sequence[Verified]) -> Table:
     """One row a variant of `edgecnn verify`."""
     table = _table("variant", *_CHECKED, "passed")
     for row in rows:
-        table.add_row(row.variant, *_check_cells(row.check), "[green]yes[/]" if row.passed else "[red]no[/]")
+        table.add_row(row.variant, *_check_cells(row.check), styled(*_PASSED[row.passed]))
     return table
 
 

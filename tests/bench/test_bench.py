@@ -29,8 +29,8 @@ from edgecnn.bench import (
     table,
 )
 from edgecnn.bench.measure import MeasurePlan
-from edgecnn.bench.process import child_environment
 from edgecnn.bench.records import Run
+from edgecnn.child import child_environment
 from edgecnn.errors import UserError
 from edgecnn.profiles import Budget
 from tests.cli.test_cli import call

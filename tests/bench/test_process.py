@@ -11,14 +11,15 @@ import pytest
 
 from edgecnn.bench import child, process
 from edgecnn.bench.measure import MeasurePlan
+from edgecnn.child import THREAD_VARIABLES, child_environment
 from edgecnn.errors import UserError
 
 PLAN = MeasurePlan(samples=5, window=2, windows=2)
 
 
 def test_threads_are_pinned_before_the_child_starts() -> None:
-    environment = process.child_environment({"OMP_NUM_THREADS": "64", "HOME": "/home/me"}, 2)
-    assert {environment[name] for name in process.THREAD_VARIABLES} == {"2"}
+    environment = child_environment({"OMP_NUM_THREADS": "64", "HOME": "/home/me"}, 2)
+    assert {environment[name] for name in THREAD_VARIABLES} == {"2"}
     assert environment["HOME"] == "/home/me"
 
 
@@ -28,7 +29,7 @@ def test_the_child_runs_this_edgecnn_wherever_it_is_started(tmp_path: Path) -> N
     done = subprocess.run(
         [sys.executable, "-P", "-c", code],
         cwd=tmp_path,
-        env=process.child_environment({}, 1),
+        env=child_environment({}, 1),
         capture_output=True,
         text=True,
         check=True,

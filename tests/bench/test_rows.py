@@ -75,6 +75,13 @@ def test_the_best_of_those_that_pass_has_the_lowest_bound(make_row, make_run) ->
         assert overall(rows).reason.startswith("quick (the best of 2): ")
 
 
+def test_what_was_not_measured_is_not_counted_among_the_best(make_row, make_run) -> None:
+    run = make_run([5.0] * 1000)
+    quick = summarize(run.model_copy(update={"subject": run.subject.model_copy(update={"variant": "quick"})}), BUDGET)
+    assert overall([make_row("SKIPPED"), quick]).reason.startswith("quick: ")
+    assert overall([make_row("SKIPPED"), quick, make_row("PASS")]).reason.startswith("quick (the best of 2): ")
+
+
 def test_all_rows_have_the_same_columns(make_row) -> None:
     cells = table([make_row(outcome) for outcome in ("NULL", "PASS", "SKIPPED")])
     assert [tuple(row) for row in cells] == [COLUMNS] * 3

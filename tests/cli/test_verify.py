@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgecnn.artifact import Bundle, inventory, load_bundle, write_bundle
+from edgecnn.artifact import Bundle, Choice, inventory, load_bundle, write_bundle
 from edgecnn.documents import sha256_of_file
 from edgecnn.parity import REFERENCE_FILE, Reference, prepare_files, save_reference
 from edgecnn.runtimes import open_session
@@ -101,3 +102,37 @@ def test_what_the_target_requires_of_the_engine_is_asked_again(
     assert (found, row["passed"]) == (code, code == 0)
     if code:
         assert "ran 0 % of the MACs, required >= " in printed
+
+
+BROKEN = {
+    "raise ImportError('libgomp.so.1: cannot open shared object file')": "libgomp.so.1: cannot open shared object file",
+    "import os, signal; os.kill(os.getpid(), signal.SIGILL)": "the engine uses instructions that this processor lacks",
+    "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)": "died by SIGSEGV",
+    "raise RuntimeError('this model needs version 99')": "this model needs version 99",
+}
+
+
+@pytest.mark.parametrize("code", BROKEN)
+def test_a_broken_engine_costs_its_own_row_alone(
+    case: Case, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, code: str
+) -> None:
+    """Whatever it dies of; and it is skipped, which is not a failure."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "ncnn.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "broken"), prepend=os.pathsep)
+    monkeypatch.setattr("edgecnn.runtimes.is_installed", lambda library: True)
+    fp32 = case.bundle.artifact("onnx-fp32")
+    other = case.bundle.artifact(INT8).model_copy(update={"runtime": "ncnn"})
+    with open_session(case.folder, fp32, 1) as session:
+        logits = session.run(prepare_files(sorted(case.data.iterdir()), SPEC))
+    case.trained(logits, artifacts=(other, fp32))
+    assert call(monkeypatch, "verify", case.folder, "--data", case.data) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert BROKEN[code] in printed
+    assert "skipped" in printed
+    assert " no " not in printed.partition("onnx-int8:")[0]
+    chosen = Choice(variant=INT8, reason="the fastest")
+    case.trained(logits, artifacts=(other, fp32), choice=chosen)
+    assert call(monkeypatch, "verify", case.folder, "--data", case.data, "--json") == 3
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["passed"] for row in rows] == [None, True]

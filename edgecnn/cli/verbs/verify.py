@@ -60,8 +60,8 @@ def verify(
 ) -> None:
     """Run every variant again from the encoded test images.
 
-    Exit code 1 where one is not good enough, or the network was in doubt when it was taken in; 3 where no variant's
-    engine is installed. With --foreign: 0 where the file matches the checkpoint, else 1.
+    Exit code 1 where one is not good enough, or the network was in doubt when it was taken in; 3 where none, or not the
+    bundle's choice, could be run here. With --foreign: 0 where the file matches the checkpoint, else 1.
     """
     from edgecnn.errors import UserError
 
@@ -82,7 +82,7 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
     from edgecnn.blame.tables import explanation_shown
     from edgecnn.blame.variants import explain as bisect
     from edgecnn.cli.show import say, show_table, verified, warn
-    from edgecnn.parity import verify as check
+    from edgecnn.verify import verify as check
 
     rows = check(bundle, data, variants, say)
     explanation = bisect(bundle, data, variants, say) if explain else None
@@ -104,6 +104,11 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
     warn(in_doubt)
     if in_doubt or any(row.passed is False for row in rows):
         raise typer.Exit(1)
+    unknown = {row.variant for row in rows if row.passed is None}
+    choice = load_bundle(bundle).choice
+    if choice is not None and choice.variant in unknown:
+        say(f"exit code 3: {choice.variant}, the bundle's choice, could not be verified here")
+        raise typer.Exit(3)
     raise typer.Exit(0 if any(row.passed for row in rows) else 3)
 
 
