@@ -52,6 +52,8 @@ class Builder:
 
     root: nn.Module = field(default_factory=nn.Module)
     graph: fx.Graph = field(default_factory=fx.Graph)
+    batch: int | None = None
+    """Images that the file takes at once, where it is written for so many: its shapes begin with it."""
     _paths: set[str] = field(default_factory=set)
 
     def image(self, tensor: Tensor) -> Value:

@@ -93,7 +93,7 @@ def _build(
     width: int,
     normalisation: Normalisation | None,
 ) -> Network:
-    build = Builder()
+    build = Builder(batch=entry.batch)
     image = build.image(torch.zeros(1, 3, height, width))
     values: dict[str, Value] = {name: Value(tensor, None) for name, tensor in constants.items()}
     if entry.layout == "nhwc" and normalisation is None:

@@ -31,6 +31,8 @@ class Input:
     height: int | None
     """None where the file leaves it open."""
     width: int | None
+    batch: int | None = None
+    """Images that the file takes at once; None: any number."""
 
 
 def read_model(path: Path) -> Prepared:
@@ -104,8 +106,8 @@ def input_of(path: Path, model: ModelProto) -> Input:
         raise UserError(f"{path}: input {name!r} is {shown}: expected {wanted}{cure}")
     pixels: Literal["float", "uint8"] = "uint8" if kind.elem_type == _UINT8 else "float"
     if channels_first:
-        return Input(name, pixels, "nchw", sizes[2], sizes[3])
-    return Input(name, pixels, "nhwc", sizes[1], sizes[2])
+        return Input(name, pixels, "nchw", sizes[2], sizes[3], sizes[0])
+    return Input(name, pixels, "nhwc", sizes[1], sizes[2], sizes[0])
 
 
 def _enters_a_layer(model: ModelProto, name: str) -> bool:

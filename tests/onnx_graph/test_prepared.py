@@ -176,3 +176,31 @@ def test_nodes_in_any_order_are_read(tmp_path: Path) -> None:
     onnx.save(model, path)
     with pytest.raises(UserError, match="damaged ONNX model: "):
         load_network(path, SIDE, SIDE)
+
+
+def test_shapes_of_a_fixed_batch_are_those_of_one_image(tmp_path: Path) -> None:
+    """As Ultralytics writes its attention."""
+    nodes = [
+        helper.make_node("Reshape", ["images", "split"], ["a"]),
+        helper.make_node("Reshape", ["a", "joined"], ["b"]),
+        helper.make_node("Conv", ["b", "w"], ["y"]),
+        helper.make_node("Reshape", ["y", "rows"], ["scores"]),
+    ]
+    shapes = {"split": [4, 3, -1], "joined": [4, 3, SIDE, SIDE], "rows": [4, -1]}
+    constants = {name: np.array(shape, np.int64) for name, shape in shapes.items()}
+    path = save(tmp_path / "m.onnx", nodes, {"w": weights(2, 3, 8, 8), **constants}, shape=[4, 3, SIDE, SIDE])
+    assert error_against_onnx_runtime(path) <= 1e-5
+    assert load_network(path, SIDE, SIDE).module(IMAGES).shape == (3, 2)
+
+
+def test_padding_before_the_channels_are_moved_is_read(tmp_path: Path) -> None:
+    """As Keras writes it: height and width are not the last axes there."""
+    nodes = [
+        helper.make_node("Pad", ["images", "pads"], ["padded"]),
+        helper.make_node("Transpose", ["padded"], ["x"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+        helper.make_node("Flatten", ["y"], ["scores"]),
+    ]
+    constants = {"pads": np.array([0, 0, 1, 0, 0, 1, 0, 0], np.int64), "w": weights(2, 3, 9, 9)}
+    path = save(tmp_path / "m.onnx", nodes, constants, shape=["n", SIDE, SIDE, 3])
+    assert error_against_onnx_runtime(path) <= 1e-5

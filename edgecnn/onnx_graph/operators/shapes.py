@@ -28,9 +28,15 @@ def reshaped(build: Builder, op: Op, value: Value, shape: Sequence[int]) -> Valu
     return made
 
 
+def for_one_image(build: Builder, value: Value, shape: Sequence[int]) -> list[int]:
+    """A shape of the file's own batch as that of the one image that the graph is built with."""
+    of_batch = build.batch is not None and value.tensor.shape[:1] == (1,) and list(shape[:1]) == [build.batch]
+    return [1, *shape[1:]] if of_batch else list(shape)
+
+
 def reshape(build: Builder, op: Op, inputs: Inputs) -> Value:
     value = data_of(inputs, 0, op)
-    wanted = integers_of(op, inputs, "shape", 1) or []
+    wanted = for_one_image(build, value, integers_of(op, inputs, "shape", 1) or [])
     if not op.attributes.get("allowzero", 0):
         wanted = [value.tensor.shape[i] if size == 0 else size for i, size in enumerate(wanted)]
     return reshaped(build, op, value, value.tensor.reshape(wanted).shape)
@@ -79,7 +85,8 @@ def transpose(build: Builder, op: Op, inputs: Inputs) -> Value:
 
 def expand(build: Builder, op: Op, inputs: Inputs) -> Value:
     value = data_of(inputs, 0, op)
-    wanted = np.broadcast_shapes(value.tensor.shape, tuple(integers_of(op, inputs, "shape", 1) or ()))
+    given = for_one_image(build, value, integers_of(op, inputs, "shape", 1) or [])
+    wanted = np.broadcast_shapes(value.tensor.shape, tuple(given))
     if len(wanted) != value.tensor.dim():
         raise op.refuse("adds dimensions: not read")
     sizes = [-1 if size == had else size for size, had in zip(wanted, value.tensor.shape, strict=True)]

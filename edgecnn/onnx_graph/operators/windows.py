@@ -93,9 +93,10 @@ def pad(build: Builder, op: Op, inputs: Inputs) -> Value:
     if mode is None:
         raise op.refuse(f"has mode {op.attributes['mode']!r}: read are constant, reflect, edge")
     by_axis = {axis % rank: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
-    if any(any(by_axis.get(axis, (0, 0))) for axis in range(rank - 2)):
-        raise op.refuse("pads the batch or the channels: only height and width are read")
-    flat = [number for axis in (rank - 1, rank - 2) for number in by_axis.get(axis, (0, 0))]
+    first = min((axis for axis, both in by_axis.items() if any(both)), default=rank - 2)
+    if first == 0 or (first < rank - 2 and mode != "constant"):
+        raise op.refuse("pads the batch, or the channels with more than a constant: not read")
+    flat = [number for axis in range(rank - 1, min(first, rank - 2) - 1, -1) for number in by_axis.get(axis, (0, 0))]
     if not any(flat):
         return value
     if mode == "constant":
