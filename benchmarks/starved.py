@@ -173,7 +173,7 @@ def _run(machine: Machine, latencies_ms: Times, work_ms: float, ready_ms: float 
 
 
 def _row(machine: Machine, runs: int) -> dict[str, object]:
-    outcomes = []
+    outcomes: list[str] = []
     for number in range(runs):
         run = simulated(machine, np.random.default_rng(number))
         given = summarize(run, BUDGET).verdict

@@ -17,6 +17,10 @@ _NOTHING = 2**20
 """Bytes free, below which a library's failure to write is the disk's."""
 
 
+class FullDisk(UserError):
+    """No room: no variant, format or engine is to blame."""
+
+
 def room_for(folder: Path, least_bytes: int) -> None:
     """Try that so much can be written into a folder that is there. UserError with what stands against it."""
     try:
@@ -64,11 +68,19 @@ def naming_the_disk(*paths: Path) -> Iterator[None]:
     except Exception as error:
         number = error.errno if isinstance(error, OSError) else None
         if isinstance(error, OSError) and number in FULL and error.filename:
-            raise UserError(refusal(error)) from error
-        full = [path for path in (*paths, Path(tempfile.gettempdir())) if _free(path) < _NOTHING]
-        if full or number in FULL:
-            raise UserError(_full((full or [*paths, Path(tempfile.gettempdir())])[0], number)) from error
+            raise FullDisk(refusal(error)) from error
+        refuse_full(*paths)
+        if number in FULL:
+            raise FullDisk(_full([*paths, Path(tempfile.gettempdir())][0], number)) from error
         raise
+
+
+def refuse_full(*paths: Path) -> None:
+    """UserError where nothing is free on the disk of one of these, or on that of temporary files: asked where a library
+    failed, which may be for that."""
+    for path in (*paths, Path(tempfile.gettempdir())):
+        if _free(path) < _NOTHING:
+            raise FullDisk(_full(path, errno.ENOSPC))
 
 
 def _full(path: Path, number: int | None) -> str:

@@ -50,6 +50,15 @@ def test_a_library_that_fails_while_the_disk_is_full_is_not_blamed(tmp_path: Pat
         raise error
 
 
+def test_a_full_disk_is_asked_for_where_a_library_failed(tmp_path: Path, nothing_free) -> None:
+    with pytest.raises(UserError, match=r"out: the disk .* is full"):
+        disk.refuse_full(tmp_path / "out")
+
+
+def test_a_disk_with_room_is_none(tmp_path: Path) -> None:
+    disk.refuse_full(tmp_path)
+
+
 def test_other_failures_stay_what_they_are(tmp_path: Path) -> None:
     for error in (RuntimeError("a fault"), UserError("a mistake"), PermissionError(errno.EACCES, "Permission denied")):
         with pytest.raises(type(error)) as caught, disk.naming_the_disk(tmp_path):

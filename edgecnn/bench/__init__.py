@@ -18,6 +18,7 @@ from edgecnn.bench.records import NULL_VARIANT, Run, read_runs, refuse_other_con
 from edgecnn.bench.rows import COLUMNS, Overall, Row, Skipped, as_json, overall, table, unmet_by
 from edgecnn.bench.stats import Verdict
 from edgecnn.bench.summary import Summary, summarize
+from edgecnn.disk import FullDisk
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.profiles import MOST_SAMPLES, MOST_THREADS, Budget, parse_budget
 from edgecnn.progress import Progress
@@ -191,6 +192,8 @@ def _measure_variant(
         if not runtimes.installed(artifact.runtime):
             raise MissingExtra(runtime.library, runtime.extra or "all")
         return measure_in_child(folder, artifact.variant, images, plan, threads)
+    except FullDisk:
+        raise
     except UserError as error:
         refused = isinstance(error, DecidesOtherwise)
         return Skipped(variant=artifact.variant, chosen=False, reason=str(error), refused=refused)

@@ -15,10 +15,10 @@ from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.bench import host, memory
 from edgecnn.bench.images import find_images
 from edgecnn.bench.measure import NullSession, measure
-from edgecnn.bench.process import DECIDES_OTHERWISE, Job
+from edgecnn.bench.process import DECIDES_OTHERWISE, FULL_DISK, Job
 from edgecnn.bench.records import BenchImage, Run, subject_of
 from edgecnn.child import USER_ERROR
-from edgecnn.disk import naming_the_disk
+from edgecnn.disk import FullDisk, naming_the_disk
 from edgecnn.documents import parse, sha256_of, write_atomically
 from edgecnn.ending import end_with
 from edgecnn.errors import BadImage, UserError
@@ -28,7 +28,8 @@ from edgecnn.runtimes import Session
 
 
 def main(arguments: list[str]) -> int:
-    """Measure the job that the one argument names. Exit code 0, 2 for a user's mistake, 4 for an unfit variant."""
+    """Measure the job that the one argument names. Exit code 0, 2 for a user's mistake, 4 for an unfit variant,
+    5 for a full disk."""
     try:
         job = parse(Job, Path(arguments[0]).read_bytes(), arguments[0])
         if job.parent is not None:
@@ -37,8 +38,13 @@ def main(arguments: list[str]) -> int:
             write_atomically(Path(job.out), run_job(job).model_dump_json())
     except UserError as error:
         print(" ".join(str(error).split()), file=sys.stderr)
-        return DECIDES_OTHERWISE if isinstance(error, DecidesOtherwise) else USER_ERROR
+        return _exit_code(error)
     return 0
+
+
+def _exit_code(error: UserError) -> int:
+    codes = {DecidesOtherwise: DECIDES_OTHERWISE, FullDisk: FULL_DISK}
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), USER_ERROR)
 
 
 def run_job(job: Job) -> Run:

@@ -10,11 +10,14 @@ from pathlib import Path
 from edgecnn.bench.measure import MeasurePlan
 from edgecnn.bench.records import Run
 from edgecnn.child import USER_ERROR, child_environment, death
+from edgecnn.disk import FullDisk
 from edgecnn.documents import Frozen, parse, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.holding import temporary_folder
 from edgecnn.proof import DecidesOtherwise
 
+FULL_DISK = 5
+"""The child's exit code where there was no room for its run; its last line names the disk."""
 DECIDES_OTHERWISE = 4
 """The child's exit code where the variant must not be used on this processor; its last line says why."""
 
@@ -63,6 +66,8 @@ def measure_in_child(
             encoding="utf-8",
             errors="replace",
         )
+        if done.returncode == FULL_DISK:
+            raise FullDisk(death(USER_ERROR, done.stderr, "measuring"))
         if done.returncode == DECIDES_OTHERWISE:
             raise DecidesOtherwise(death(USER_ERROR, done.stderr, "measuring"))
         if done.returncode != 0:

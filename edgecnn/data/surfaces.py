@@ -36,6 +36,7 @@ from edgecnn.data.brushes import (
     wandering,
 )
 from edgecnn.data.textures import MARKS, PRETRAIN_CLASSES
+from edgecnn.disk import FULL
 from edgecnn.documents import folder_written_whole
 from edgecnn.errors import UserError, not_one_of
 from edgecnn.imaging import Pixels
@@ -74,6 +75,8 @@ def write_demo_data(
                 if progress is not None:
                     progress(done, images)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise UserError(f"{out}: cannot be written ({error.strerror}): name a folder that can be made there") from None
     return counts
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from edgecnn import formats
 from edgecnn.artifact import Artifact, LeftOut, Selection
+from edgecnn.disk import FULL, refuse_full
 from edgecnn.errors import UserError, first_line
 from edgecnn.executed import Executed
 from edgecnn.export.job import Job
@@ -23,7 +24,7 @@ from edgecnn.rehearse.cache import cache_folder
 from edgecnn.rehearse.short import prove
 from edgecnn.runtimes import open_file
 
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_DISK = FULL | {errno.EROFS}
 """The system's refusals that no variant is to blame for."""
 
 
@@ -39,12 +40,14 @@ def make_variant(job: Job, spec: VariantSpec, folder: Path) -> Artifact | LeftOu
         model = folder / converted.files[0]
         selecting, logits, executed = _run(job, spec, model)
     except UserError as error:
+        refuse_full(folder, job.source.work)
         return LeftOut(variant=name, reason=str(error))
     except OSError as error:
         if error.errno in _DISK:
             raise
         return LeftOut(variant=name, reason=f"{type(error).__name__}: {first_line(error)}", final=False)
     except Exception as error:  # converters and engines raise whatever their libraries raise
+        refuse_full(folder, job.source.work)
         return LeftOut(variant=name, reason=f"{type(error).__name__}: {first_line(error)}", final=False)
     selection = _selected(job, spec, selecting, executed)
     check = compare_with(job.reference, logits, job.yardstick, spec.precision, executed)

@@ -20,6 +20,7 @@ from edgecnn.artifact import Precision
 from edgecnn.ending import bound
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Converted, Format, Source
+from edgecnn.formats.torchscript import save as save_script
 from edgecnn.modelfiles.ncnn import FP16_TAG, FP32_TAG, Block, Layer, Network, load, save
 
 MAIN = "model.param"
@@ -94,9 +95,9 @@ def _trace(source: Source, path: Path) -> None:
         warnings.simplefilter("ignore")
         try:
             traced = torch.jit.trace(Pixels(), example, check_trace=False)  # type: ignore[no-untyped-call]
-            traced.save(str(path))
         except Exception as error:  # whatever somebody's network raises
             raise UserError(f"ncnn: torch.jit.trace cannot follow this network: {first_line(error)}") from None
+        save_script(traced, path)
 
 
 def _checked(network: Network, source: Source) -> Network:

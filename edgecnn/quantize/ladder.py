@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.artifact import Isa, Judged, JudgedOn
+from edgecnn.disk import refuse_full
 from edgecnn.documents import sha256_of
 from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Source
@@ -225,6 +226,7 @@ def climb(
             files = rung.make(folder)
             row = _judge(rung.name, folder / files[0], runtime, tuning, began)
         except Exception as error:
+            refuse_full(folder)  # no rung is to blame for that
             if not made and (rung is None or not isinstance(error, UserError)):
                 raise
             refused.append(f"{rung.name if rung else 'further rungs'}: {first_line(error)}")

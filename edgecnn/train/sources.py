@@ -121,7 +121,7 @@ def _stored(
         count = len(pixels.labels)
         progress.start(count, f"computing what is frozen{'' if view is None else f', view {view}'}")
         temporary = folder / f".{path.stem}.{os.getpid()}.tmp"
-        rows: NDArray[np.float32] | None = None
+        rows: np.memmap[Any, Any] | None = None
         for positions in in_order(count, batch):
             given = half.front(pixels.batch(positions, view)).float().cpu()
             values = (given.permute(0, 2, 3, 1) if given.ndim == 4 else given).numpy()
@@ -130,16 +130,16 @@ def _stored(
             rows[positions] = values
             progress.advance(len(positions))
         if rows is not None:
-            rows.flush()  # type: ignore[attr-defined]
+            rows.flush()
         temporary.replace(path)
     found: NDArray[np.float32] = np.load(path, mmap_mode="r")
     return found
 
 
-def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+def _mapped(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
     """A new .npy file, mapped; the disk has room for all of it. OSError, and no file, where it has not."""
     try:
-        rows: NDArray[Any] = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+        rows = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
         with path.open("r+b") as stream:
             reserve(stream.fileno(), path.stat().st_size)
     except OSError as error:

@@ -19,6 +19,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from edgecnn.errors import UserError, first_line
+from edgecnn.formats.torchscript import save
 from edgecnn.quantize.flat import layers_of
 from edgecnn.quantize.grid import StoredWeight
 from edgecnn.quantize.ladder import Attempt, Quantizer, TuningSet
@@ -60,7 +61,7 @@ def _write(attempt: Attempt, tuning: TuningSet, out: Path) -> tuple[str, ...]:
                 raise UserError("torchscript int8: the network computes with its batch size: it cannot be traced")
             traced = torch.jit.trace(graph.eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
             frozen = torch.jit.freeze(traced)
-            torch.jit.save(frozen, str(out / MAIN), _extra_files={FACTS: json.dumps(facts)})
+            save(frozen, out / MAIN, {FACTS: json.dumps(facts)})
         except RuntimeError as error:
             raise UserError(f"torchscript int8: torch cannot write this network: {first_line(error)}") from None
     return (MAIN,)
