@@ -54,7 +54,9 @@ def refusal(error: OSError, path: Path | None = None) -> str:
     where = path or (Path(os.fsdecode(error.filename)) if isinstance(error.filename, (str, bytes)) else None)
     if error.errno not in FULL:
         return f"{where or 'system'}: {error.strerror or error}"
-    return _full(where or Path(tempfile.gettempdir()), error.errno)
+    if where is None:  # what we write to a file has its name
+        return f"standard output: {error.strerror}: free some, or write it to another disk"
+    return _full(where, error.errno)
 
 
 @contextmanager
