@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -21,6 +22,8 @@ def folders(*paths: Path, least_bytes: int = MUCH, apart_from: Path | None = Non
     """Hold the output folders `paths`. UserError, before anything is done: see `refuse`."""
     for path in paths:
         refuse(path, least_bytes, folder=True, apart_from=apart_from)
+    if least_bytes >= MUCH:  # work of that size has temporary files too
+        room_for(Path(tempfile.gettempdir()), least_bytes)
     with _held(paths):
         yield
 
@@ -54,7 +57,8 @@ def refuse(path: Path, least_bytes: int, *, folder: bool, apart_from: Path | Non
 
 
 @contextmanager
-def _held(paths: Iterator[Path] | list[Path] | tuple[Path, ...]) -> Iterator[None]:
+def _held(paths: Iterable[Path]) -> Iterator[None]:
+    paths = tuple(paths)
     with ExitStack() as stack:
         stack.enter_context(naming_the_disk(*paths))
         for path in paths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,17 @@ def test_a_folder_among_the_images_is_refused(tmp_path: Path, out: str) -> None:
         outputs.folders(tmp_path / out, apart_from=tmp_path / "images"),
     ):
         pass
+
+
+def test_long_work_needs_room_for_temporary_files_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "elsewhere"))
+    monkeypatch.setattr(outputs, "room_for", lambda folder, least_bytes: asked.append(folder))
+    with outputs.folders(tmp_path / "out"):
+        pass
+    with outputs.folders(tmp_path / "out", least_bytes=outputs.LITTLE):
+        pass
+    assert asked == [tmp_path, tmp_path / "elsewhere", tmp_path]
 
 
 @pytest.mark.parametrize(
