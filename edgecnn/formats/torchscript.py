@@ -37,7 +37,7 @@ def save(module: torch.jit.ScriptModule, path: Path, beside: Mapping[str, str] =
     import torch
 
     stream = io.BytesIO()
-    torch.jit.save(module, stream, _extra_files=dict(beside))  # type: ignore[no-untyped-call]
+    torch.jit.save(module, stream, _extra_files=dict(beside))
     path.write_bytes(stream.getvalue())
 
 
