@@ -25,11 +25,9 @@ def is_installed(library: str) -> bool:
     """Whether a library can be imported here (without importing it)."""
     module = module_of(library)
     package = module.partition(".")[0]
-    if module != package and importlib.util.find_spec(package) is None:
-        return False
-    found = importlib.util.find_spec(module)
-    # A folder of that name in the current one, such as onnx/, has no file of its own: it is no library.
-    return found is not None and found.origin is not None
+    return importlib.util.find_spec(package) is not None and (
+        module == package or importlib.util.find_spec(module) is not None
+    )
 
 
 def need(extra: str, *libraries: str) -> None:
