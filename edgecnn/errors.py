@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -43,3 +45,14 @@ def first_line(error: BaseException) -> str:
 def last_line(error: BaseException) -> str:
     """The same of a library that says where it failed first, and why last, as OpenVINO does."""
     return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
+
+
+@contextmanager
+def one_line_where_damaged(path: Path, what: str) -> Iterator[None]:
+    """Around the mere reading of somebody's file: UserError for whatever else is raised, as readers trust a file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{path}: damaged {what} ({type(error).__name__}: {first_line(error)})") from None

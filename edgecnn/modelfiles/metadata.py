@@ -7,8 +7,7 @@ import importlib
 import importlib.util
 from pathlib import Path
 
-from edgecnn.errors import MissingExtra, UserError, first_line, must_be_file
-from edgecnn.modelfiles.damaged import one_line_where_damaged
+from edgecnn.errors import MissingExtra, UserError, first_line, must_be_file, one_line_where_damaged
 
 
 def onnx_metadata(path: Path) -> dict[str, str]:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.modelfiles.damaged import one_line_where_damaged
+from edgecnn.errors import one_line_where_damaged
 
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 """Operations with constant weights."""

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from edgecnn.errors import UserError, first_line
-from edgecnn.modelfiles.damaged import one_line_where_damaged
+from edgecnn.errors import UserError, first_line, one_line_where_damaged
 from edgecnn.onnx_graph.builder import Builder, Op, Value
 from edgecnn.onnx_graph.onnx_file import Input, input_of, opset_of, output_of, read_model
 from edgecnn.onnx_graph.operators import OPERATORS

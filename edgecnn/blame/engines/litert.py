@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from edgecnn.blame.engines import Engine, Refused, Tensor, Tensors, as_taken, one_row
 from edgecnn.blame.pipeline import Shape
-from edgecnn.errors import UserError, first_line
+from edgecnn.errors import UserError, first_line, one_line_where_damaged
 from edgecnn.imaging import Images
-from edgecnn.modelfiles.damaged import one_line_where_damaged
 from edgecnn.modelfiles.interpreter import Interpreter, TensorDetail
 from edgecnn.modelfiles.tflite import hushed
 
