@@ -155,9 +155,9 @@ def kernels(path: Path, runtime: str, image: Any) -> list[tuple[str, str]]:
     """(kind, precision) of each layer, as executed."""
     session = open_file(path, runtime, "int8", 1)
     session.run(image[None])
-    report = session.executed()
+    executed = session.executed()
     session.close()
-    return [(layer["kind"], layer["precision"]) for layer in report["layers"]]
+    return [(layer.kind, layer.precision) for layer in executed.layers]
 
 
 def measure(run: Path) -> Iterator[dict[str, Any]]:
