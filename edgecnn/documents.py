@@ -58,7 +58,11 @@ def checked(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
         raise UserError(f"{where}: {problems(error)}") from None
 
 
-_OUR_WORDS = {"extra_forbidden": "there is no such key", "missing": "is missing"}
+_OUR_WORDS = {
+    "extra_forbidden": "there is no such key",
+    "missing": "is missing",
+    "tuple_type": "is not a list: write [a, b], or [[name]] above each of several tables",
+}
 """For pydantic's, by its types of findings."""
 
 

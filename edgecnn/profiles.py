@@ -96,7 +96,10 @@ class Target(Frozen):
     @field_validator("budget")
     @classmethod
     def _budget_parses(cls, value: str) -> str:
-        return str(parse_budget(value))
+        try:
+            return str(parse_budget(value))
+        except UserError as error:  # as a ValueError it joins the other mistakes of the file
+            raise ValueError(str(error).removeprefix("budget: ")) from None
 
     @model_validator(mode="after")
     def _vnni_is_of_x86(self) -> Target:

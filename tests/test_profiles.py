@@ -61,6 +61,25 @@ def test_every_mistake_in_a_target_is_named_at_once(tmp_path: Path) -> None:
         load_target(str(tmp_path / "nowhere.toml"))
 
 
+def test_a_wrong_budget_is_told_with_the_file_and_its_other_mistakes(tmp_path: Path) -> None:
+    text = (REPOSITORY / "export" / "desktop-cpu.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace("threads = 1", "threads = 0").replace("30ms@p99", "30"))
+    with pytest.raises(UserError, match=r"^mine\.toml: threads: .*; budget: '30' is not a latency at a percentile"):
+        load_target(str(path))
+
+
+def test_one_table_where_a_list_of_tables_belongs_is_told_in_words_of_toml(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = (REPOSITORY / "export" / "desktop-cpu.toml").read_text()
+    path.write_text(
+        text[: text.index("[[variants]]", text.index("[[variants]]") + 1)].replace("[[variants]]", "[variants]")
+    )
+    with pytest.raises(UserError, match=r"mine\.toml: variants: is not a list: write .* \[\[name\]\]") as error:
+        load_target(str(path))
+    assert "tuple" not in str(error.value)
+
+
 def test_two_equal_variants_are_refused(tmp_path: Path) -> None:
     text = (REPOSITORY / "export" / "desktop-cpu.toml").read_text()
     path = tmp_path / "mine.toml"
