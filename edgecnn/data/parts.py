@@ -100,15 +100,15 @@ def remarks_on(data: Dataset, rule: Rule, given: bool, apart: Sequence[Sequence[
     found = []
     if rule.group is not None:
         each = "" if several else ", each image one of its own"
-        found.append(f"{len(every)} images of {len(sizes)} parts (--group{each}): none of them is in two splits")
+        found.append(f"{len(every)} images of {_counted(len(sizes))} (--group{each}): none of them is in two splits")
     elif rule.looks and several:
         found.append(
-            f"{sum(several.values())} images look like others, {len(several)} parts: each kept in one split; "
+            f"{sum(several.values())} images look like others, {_counted(len(several))}: each kept in one split; "
             "--group names the parts, --no-group switches this off"
         )
     straddling = straddling_parts(data)
     if given:
-        found = [f"{len(every)} images of {len(sizes)} parts (--group)"] if rule.group is not None else []
+        found = [f"{len(every)} images of {_counted(len(sizes))} (--group)"] if rule.group is not None else []
         if straddling:
             found.append(_flattered(straddling, rule))
     if apart:
@@ -292,3 +292,7 @@ def _joined(items: Sequence[Item], names: Sequence[str], picture_of: Mapping[str
 
 def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+
+
+def _counted(parts: int) -> str:
+    return "1 part" if parts == 1 else f"{parts} parts"

@@ -36,7 +36,7 @@ def read_weights(architecture: Architecture, weights: str | Path) -> tuple[Weigh
     if path.is_dir():
         inside = next((one.name for one in sorted(path.iterdir()) if is_weights(one)), "model.safetensors")
         raise UserError(f"{path}: is a folder: give the weights in it, such as {path / inside}")
-    must_be_file(path, "weights: a .safetensors, .pth or .pt file, hub, embedded or none")
+    must_be_file(path, "weights: a file (.safetensors, .pth, .ckpt, …), hub, embedded or none")
     return read_file(path), f"file:{path.name} sha256:{hash_of(path)}"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecnn import __version__
 from edgecnn.artifact import Precision
 from edgecnn.errors import UserError, first_line
 from edgecnn.modelfiles.interpreter import Interpreter
@@ -16,7 +17,7 @@ from edgecnn.runtimes.litert import InterpreterSession
 
 _MODULE = "tflite_runtime"
 INSTALL = (
-    "python3.11 -m venv tflite && tflite/bin/pip install --no-deps edgecnn && "
+    f"python3.11 -m venv tflite && tflite/bin/pip install --no-deps edgecnn-{__version__}-py3-none-any.whl && "
     "tflite/bin/pip install 'numpy<2' tflite-runtime==2.14.0 Pillow simplejpeg pydantic typer rich"
 )
 
@@ -25,7 +26,7 @@ def missing() -> UserError:
     """Why it cannot be installed beside the rest, with the commands that give it an environment."""
     return UserError(
         "tflite-runtime is not installed, and its last release (2.14) needs numpy < 2, which edgecnn's other engines "
-        f"do not: give it an environment of its own ({INSTALL}), or run the same file in litert, its successor"
+        f"do not take: give it an environment of its own ({INSTALL}), or run the same file in litert, its successor"
     )
 
 

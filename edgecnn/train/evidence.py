@@ -201,7 +201,8 @@ def _plan(lab: _Lab, recipes: dict[RecipeName, Recipe]) -> dict[RecipeName, tupl
         left -= costs[place]
         folds, epochs = ways[place]
         minutes = costs[place] / 60
-        lab.progress.text(f"{name}: {folds} fold(s), {epochs} of {recipe.epochs} epochs, about {minutes:.1f} min")
+        of = "1 fold" if folds == 1 else f"{folds} folds"
+        lab.progress.text(f"{name}: {of}, {epochs} of {recipe.epochs} epochs, about {minutes:.1f} min")
     return plan
 
 
@@ -267,7 +268,9 @@ def _judge(lab: _Lab, trials: Sequence[Trial], minutes: float) -> Evidence:
     others = ", ".join(f"{trial.recipe} {scores[trial.recipe]:.1%}" for trial in trials if trial is not best)
     short = "" if best.epochs >= best.full_epochs else f" after {best.epochs} of {best.full_epochs} epochs"
     reason = f"{best.recipe} has mean recall {scores[best.recipe]:.1%}{short} on held-out images"
-    reason = f"{reason}; {others}" if others else reason
+    # Of fewer folds than the best: what their own folds say is in the table, this is what they are compared by.
+    partly = len({trial.folds for trial in trials}) > 1
+    reason = f"{reason}; {others}{' by the folds that they share' if partly else ''}" if others else reason
     rule = recommend(len(lab.data.train), starting_point(lab.options.model, lab.options.weights or ""))
     in_full = any(trial.recipe == rule.recipe and trial.epochs >= trial.full_epochs for trial in trials)
     chosen = best.recipe if in_full else rule.recipe

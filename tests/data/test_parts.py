@@ -51,6 +51,14 @@ def straddling(data: Dataset) -> int:
     return sum(count > 1 for count in counts.values())
 
 
+def test_one_part_of_several_images_is_one(tmp_path: Path) -> None:
+    write_parts(tmp_path, "crack", range(10), 1)
+    write_parts(tmp_path, "crack", range(1), 2)
+    write_parts(tmp_path, "good", range(100, 110), 1)
+    (remark,) = load_folder(tmp_path).remarks
+    assert remark.startswith("2 images look like others, 1 part: each kept in one split")
+
+
 def test_parts_are_told_by_looks_unless_switched_off(tiles: Path) -> None:
     data = load_folder(tiles)
     assert straddling(data) == 0

@@ -140,7 +140,8 @@ def _show_duplicates(findings: Findings, output: Console) -> None:
     twins = findings.duplicates
     leaks = sum(pair.straddles for pair in twins)
     exact = sum(pair.exact for pair in twins)
-    output.print(f"duplicates: {len(twins)} pairs, {exact} exact; {leaks} across splits{_listed(len(twins))}")
+    pairs = "1 pair" if len(twins) == 1 else f"{len(twins)} pairs"
+    output.print(f"duplicates: {pairs}, {exact} exact; {leaks} across splits{_listed(len(twins))}")
     for pair in twins[:_SHOWN]:
         kind = "exact" if pair.exact else f"pixels {pair.correlation:.3f}"
         differ = ", labels differ" if pair.labels_differ else ""

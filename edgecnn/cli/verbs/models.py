@@ -25,7 +25,7 @@ def models(
     """List the backbones: cost, published top-1, licence, formats.
 
     MACs: multiply-accumulates of one image. Top-1 is ImageNet's. Any other timm or torchvision classification network
-    can be named with --model too.
+    can be named with --model too, and edgecnn_mobilenetv2_035, whose weights come along.
     """
     from edgecnn.catalogue import parse_macs, read_catalogue, select
     from edgecnn.cli.show import show_table
