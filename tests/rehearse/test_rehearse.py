@@ -158,7 +158,8 @@ def test_the_printed_report(
         ),
     )
     monkeypatch.setattr(rehearsing, "rehearse", lambda *words: found)
-    assert command(monkeypatch, tmp_path, "--device", "raspberry-pi-5", "--out", tmp_path / "report.json") == 1
+    out = tmp_path.with_name(f"{tmp_path.name}-report.json")  # beside the bundle
+    assert command(monkeypatch, tmp_path, "--device", "raspberry-pi-5", "--out", out) == 1
     printed = " ".join(capsys.readouterr().out.split())
     for words in (
         EMULATED,
@@ -169,7 +170,7 @@ def test_the_printed_report(
         "openvino-fp32: on this machine, held back",
     ):
         assert words in printed
-    assert rehearsing.Rehearsal.model_validate_json((tmp_path / "report.json").read_text()) == found
+    assert rehearsing.Rehearsal.model_validate_json(out.read_text()) == found
     assert command(monkeypatch, tmp_path, "--device", "raspberry-pi-5", "--json") == 1
     assert rehearsing.Rehearsal.model_validate_json(capsys.readouterr().out) == found
 
