@@ -155,6 +155,11 @@ def load_target(name_or_path: str) -> Target:
     return _load(path, Target)
 
 
+def with_budget(target: Target, budget: str | None) -> Target:
+    """The target with another budget, such as 20ms@p95; UserError where that is none. None: as it is."""
+    return target if budget is None else target.model_copy(update={"budget": str(parse_budget(budget))})
+
+
 def _folder(name: str) -> Path:
     """Profiles ship in the wheel; in a checkout they are the top-level folders themselves."""
     packaged = _PACKAGED / name

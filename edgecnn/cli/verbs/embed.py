@@ -12,6 +12,7 @@ from edgecnn.cli.options import Fit, Good, Group, Json, NoGroup, Seed, Size, Ski
 from edgecnn.cli.reading import looks_of
 from edgecnn.cli.terminal import print_json
 from edgecnn.cli.verbs import Verb
+from edgecnn.errors import UserError, not_one_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,15 +57,9 @@ def embed(
     from edgecnn.embeddings import embed as run
     from edgecnn.embeddings import images_of_run, read_images, refuse_other_content
     from edgecnn.embeddings.features import from_checkpoint, from_model
-    from edgecnn.errors import UserError, not_one_of
 
-    if fit not in ("stretch", "center-crop"):
-        raise not_one_of("--fit", fit, ("stretch", "center-crop"))
-    if checkpoint and (model or weights or weights_key or size or fit != "stretch" or group or no_group):
-        raise UserError(
-            "--checkpoint brings its own network, size and split: leave out --model, --weights, --weights-key, "
-            "--size, --fit, --group and --no-group"
-        )
+    own = model or weights or weights_key or size or fit != "stretch" or group or no_group
+    _refuse_misfits(fit, bool(checkpoint and own))
     refuse_other_content(out)
     with outputs.files(out, page), progress_bar() as bar:
         named = (model or _MODEL, weights, size, fit, weights_key)
@@ -98,6 +93,17 @@ VERB = Verb(
     example="Example: edgecnn embed parts/ --model mobilenetv2_100 --out parts.npz --page suspects.html",
     extras=("train",),
 )
+
+
+def _refuse_misfits(fit: str, both: bool) -> None:
+    """UserError: no such fit, or a checkpoint and what it brings itself at once (`both`)."""
+    if fit not in ("stretch", "center-crop"):
+        raise not_one_of("--fit", fit, ("stretch", "center-crop"))
+    if both:
+        raise UserError(
+            "--checkpoint brings its own network, size and split: leave out --model, --weights, --weights-key, "
+            "--size, --fit, --group and --no-group"
+        )
 
 
 def _show(findings: Findings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -61,19 +62,13 @@ def export(
     from edgecnn.export import export as make
     from edgecnn.export import refuse_other_content
 
-    profile = load_target(target)
-    if require:
-        profile = profile.model_copy(update={"require": require})
+    named = load_target(target)
+    profile = named.model_copy(update={"require": require}) if require else named
     refuse_other_content(out)
     if source.is_dir():
-        from edgecnn.adopt.sources import refuse_foreign_folder
-
-        refuse_foreign_folder(source)
         given: dict[str, object] = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
         given |= {"--weights-key": weights_key, "--group": group, "--no-group": no_group or None}
-        unfit = [option for option, value in given.items() if value is not None]
-        if unfit:
-            raise UserError(f"{source}: a run folder has its own: leave {', '.join(unfit)} out")
+        _refuse_no_run(source, given)
         with outputs.folders(out, apart_from=data):
             bundle = make(source, profile, out, data, say)
     else:
@@ -90,6 +85,16 @@ def export(
 
 
 VERB = Verb(export, after="finetune", example=_EPILOG, extras=("train",))
+
+
+def _refuse_no_run(folder: Path, given: Mapping[str, object]) -> None:
+    """UserError where a folder is no run, or options are given that only a file needs."""
+    from edgecnn.adopt.sources import refuse_foreign_folder
+
+    refuse_foreign_folder(folder)
+    unfit = [option for option, value in given.items() if value is not None]
+    if unfit:
+        raise UserError(f"{folder}: a run folder has its own: leave {', '.join(unfit)} out")
 
 
 def _take_in(

@@ -73,27 +73,13 @@ def plan(
     from edgecnn.cli.show import console, progress_bar, say
     from edgecnn.documents import checked
     from edgecnn.plan import plan as make
-    from edgecnn.profiles import load_target, parse_budget
+    from edgecnn.profiles import load_target, with_budget
     from edgecnn.train import TrainOptions
     from edgecnn.train.repeatable import usable_device
 
-    profile = load_target(target)
-    if budget:
-        profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
-    options = checked(
-        TrainOptions,
-        {
-            "model": model,
-            "weights": weights,
-            "weights_key": weights_key,
-            "size": size,
-            "fit": fit,
-            "batch": batch,
-            "seed": seed,
-            "device": device,
-        },
-        "options",
-    )
+    profile = with_budget(load_target(target), budget)
+    given = {"model": model, "weights": weights, "weights_key": weights_key, "size": size, "fit": fit}
+    options = checked(TrainOptions, {**given, "batch": batch, "seed": seed, "device": device}, "options")
     parts = {"group": group, "no_group": no_group}
     reading = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class, **parts}
     with progress_bar() as bar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from edgecnn.errors import MissingExtra
 
 if TYPE_CHECKING:
     from edgecnn.artifact import Bundle
+    from edgecnn.bench.rows import Row
     from edgecnn.pooled import Pooled
 
 
@@ -45,17 +47,15 @@ def run(
     """
     from edgecnn import outputs
     from edgecnn.bench import overall
-    from edgecnn.cli.show import say, shortfalls, show_bundle, show_rows, tell_why_1
+    from edgecnn.cli.show import say, shortfalls, tell_why_1
     from edgecnn.export import export as make_bundle
     from edgecnn.export import refuse_other_content as refuse_other_bundle
     from edgecnn.pipeline import bench_once, choose, remove_results, with_choice
     from edgecnn.pooled import refused
-    from edgecnn.profiles import load_target, parse_budget
+    from edgecnn.profiles import load_target, with_budget
     from edgecnn.train.folder import refuse_other_content as refuse_other_run
 
-    profile = load_target(target)
-    if budget:
-        profile = profile.model_copy(update={"budget": str(parse_budget(budget))})
+    profile = with_budget(load_target(target), budget)
     folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
     refuse_other_run(folder / "train")
     refuse_other_bundle(folder / "bundle")
@@ -72,17 +72,10 @@ def run(
         page = _report(folder, data, pooled)
     verdict, beyond = overall(rows), refused(pooled, bundle) if pooled else {}
     if as_json:
-        paths = {"bundle": str(folder / "bundle"), "report": page, "runs": str(folder / "bench.jsonl")}
-        summary = {**verdict.model_dump(mode="json"), **_fate(bundle), **paths}
-        if pooled:
-            summary["pooled"] = {**pooled.model_dump(mode="json"), "refused": beyond}
+        summary = {**verdict.model_dump(mode="json"), **_fate(bundle, pooled, beyond), **_paths(folder, page)}
         print(json.dumps(summary, indent=1))
     else:
-        show_bundle(bundle, folder / "bundle", as_json=False)
-        show_rows(rows)
-        if pooled:
-            show_pooled(pooled)
-        print(f"bundle: {folder / 'bundle'}\nreport: {page}")
+        _show(bundle, rows, pooled, folder, page)
     short = [*(short or shortfalls(bundle)), *(f"{variant}: all folds together refuse it" for variant in beyond)]
     tell_why_1(short)
     raise typer.Exit(1 if short else verdict.exit_code)
@@ -101,10 +94,25 @@ def _report(folder: Path, data: Path, pooled: Pooled | None) -> str:
     return str(pages[1])
 
 
-def _fate(bundle: Bundle) -> dict[str, Any]:
-    """Which variant was chosen and which were left out."""
+def _show(bundle: Bundle, rows: Sequence[Row], pooled: Pooled | None, folder: Path, page: str) -> None:
+    from edgecnn.cli.show import show_bundle, show_rows
+
+    show_bundle(bundle, folder / "bundle", as_json=False)
+    show_rows(rows)
+    if pooled:
+        show_pooled(pooled)
+    print(f"bundle: {folder / 'bundle'}\nreport: {page}")
+
+
+def _fate(bundle: Bundle, pooled: Pooled | None, beyond: Mapping[str, str]) -> dict[str, Any]:
+    """Which variant was chosen, which were left out, and what all folds together say."""
     choice = bundle.choice.model_dump() if bundle.choice else None
-    return {"choice": choice, "left_out": [left.model_dump(mode="json") for left in bundle.left_out]}
+    fate = {"choice": choice, "left_out": [left.model_dump(mode="json") for left in bundle.left_out]}
+    return fate if pooled is None else {**fate, "pooled": {**pooled.model_dump(mode="json"), "refused": beyond}}
+
+
+def _paths(folder: Path, page: str) -> dict[str, str]:
+    return {"bundle": str(folder / "bundle"), "report": page, "runs": str(folder / "bench.jsonl")}
 
 
 VERB = Verb(
