@@ -138,6 +138,8 @@ class Check(Frozen):
     """Exact two-sided p-value of 'as many images got worse as got better'; where parts are told, as many parts."""
     recall: Mapping[str, float | None]
     """Per class; None where the test split has no image of it."""
+    recall_intervals: Mapping[str, Interval] = Field(default_factory=dict)
+    """Per class that has test images."""
     confusion: tuple[tuple[int, ...], ...] | None
     """[label][decision], counts, in the order of the classes; None where there are too many to show."""
     largest_decision_share: float
@@ -147,6 +149,10 @@ class Check(Frozen):
     """Defects called good; None where no class is the good one."""
     false_alarms: int | None
     """Good parts called a defect."""
+    missed_interval: Interval | None = None
+    """Of the share of defects that are called good."""
+    false_alarms_interval: Interval | None = None
+    """Of the share of good parts that are called a defect."""
     reference_missed_defects: int | None
     reference_false_alarms: int | None
     flips: tuple[Flip, ...]

@@ -55,11 +55,18 @@ def check_of(found: Distance, judged: Judged, images: Sequence[str], yardstick: 
         loss_interval=Interval(low=100 * low, high=100 * high),
         mcnemar_p=mcnemar(*changed),
         recall={name: _recall(right[labels == label]) for label, name in enumerate(classes)},
+        recall_intervals={
+            name: interval
+            for label, name in enumerate(classes)
+            if (interval := _interval(right, labels == label, parts)) is not None
+        },
         confusion=_confusion(found.decided, labels, len(classes)),
         largest_decision_share=float(np.bincount(found.decided).max() / n),
         largest_label_share=float(np.bincount(labels).max() / n),
         missed_defects=missed_defects(found.decided, labels, good),
         false_alarms=false_alarms(found.decided, labels, good),
+        missed_interval=None if good is None else _interval(found.decided == good, labels != good, parts),
+        false_alarms_interval=None if good is None else _interval(found.decided != good, labels == good, parts),
         reference_missed_defects=missed_defects(found.expected, labels, good),
         reference_false_alarms=false_alarms(found.expected, labels, good),
         flips=flips_of(found.decided, found.expected, images, [classes[label] for label in labels.tolist()], classes),
@@ -98,6 +105,13 @@ def frames_against_files(
 
 def _recall(right: NDArray[np.bool_]) -> float | None:
     return float(right.mean()) if len(right) else None
+
+
+def _interval(hits: NDArray[np.bool_], among: NDArray[np.bool_], parts: Sequence[str]) -> Interval | None:
+    """95 %, of the share of hits among some of the images; None where there are none of them."""
+    if not among.any():
+        return None
+    return Interval.of(share_by_part(hits[among].tolist(), [parts[index] for index in np.flatnonzero(among)]))
 
 
 def _confusion(decided: Labels, labels: Labels, classes: int) -> tuple[tuple[int, ...], ...] | None:
