@@ -50,10 +50,10 @@ def parse(model: type[Model], data: str | bytes, where: str) -> Model:
         raise UserError(f"{where}: {problems(error)}") from None
 
 
-def checked(model: type[Model], values: Mapping[str, Any], where: str) -> Model:
-    """Values to a frozen model; every problem in one UserError."""
+def checked(model: type[Model], values: Mapping[str, Any], where: str, context: object = None) -> Model:
+    """Values to a frozen model; every problem in one UserError. `context`: for the model's own validators."""
     try:
-        return model.model_validate(values)
+        return model.model_validate(values, context=context)
     except ValidationError as error:
         raise UserError(f"{where}: {problems(error)}") from None
 

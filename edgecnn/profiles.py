@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from edgecnn.artifact import Isa, NotShown, Precision
-from edgecnn.documents import Frozen, Model, checked
+from edgecnn.documents import Frozen, checked
 from edgecnn.errors import UserError, not_one_of
 from edgecnn.intervals import samples_to_bound
 from edgecnn.numbers import duration, plain
+from edgecnn.require import parse as parse_requirements
 from edgecnn.texts import read_toml
 
 _PACKAGED = Path(__file__).parent / "_profiles"
@@ -59,10 +61,21 @@ class VariantSpec(Frozen):
             )
         return value
 
+    @model_validator(mode="after")
+    def _can_be_made(self, info: ValidationInfo) -> VariantSpec:
+        """What can be made is known above this module, to who loads the target."""
+        wrong = info.context(self) if info.context else ()
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return self
+
     @property
     def variant(self) -> str:
         """format-precision, such as onnx-int8."""
         return f"{self.format}-{self.precision}"
+
+
+Unfit: TypeAlias = Callable[[VariantSpec], Sequence[str]]
 
 
 class Target(Frozen):
@@ -100,6 +113,15 @@ class Target(Frozen):
             return str(parse_budget(value))
         except UserError as error:  # as a ValueError it joins the other mistakes of the file
             raise ValueError(str(error).removeprefix("budget: ")) from None
+
+    @field_validator("require")
+    @classmethod
+    def _require_parses(cls, value: str | None) -> str | None:
+        try:
+            parse_requirements(value) if value is not None else None
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @model_validator(mode="after")
     def _vnni_is_of_x86(self) -> Target:
@@ -144,15 +166,20 @@ def target_names() -> list[str]:
     return sorted(path.stem for path in _folder("export").glob("*.toml"))
 
 
-def load_target(name_or_path: str) -> Target:
-    """A target by name, or from a TOML file of the user's. UserError where it is neither, or the file has mistakes."""
+def load_target(name_or_path: str, unfit: Unfit | None = None) -> Target:
+    """A target by name, or from a TOML file of the user's. UserError where it is neither, or the file has mistakes.
+
+    `unfit`: what cannot be made or opened of a variant, which is told with the other mistakes.
+    """
     path = Path(name_or_path)
     if path.suffix.lower() != ".toml":
         path = _folder("export") / f"{name_or_path}.toml"
         if not path.is_file():
             accepted = ", ".join(target_names())
             raise not_one_of("target", name_or_path, f"{accepted}, or a path to a .toml file like theirs")
-    return _load(path, Target)
+    document = read_toml(path, "a target, as those in export/")
+    # TOML has lists where the models have tuples: lax about that, strict about everything else.
+    return checked(Target, _tuples(document), path.name, unfit)
 
 
 def with_budget(target: Target, budget: str | None) -> Target:
@@ -164,12 +191,6 @@ def _folder(name: str) -> Path:
     """Profiles ship in the wheel; in a checkout they are the top-level folders themselves."""
     packaged = _PACKAGED / name
     return packaged if packaged.is_dir() else _REPOSITORY / name
-
-
-def _load(path: Path, model: type[Model]) -> Model:
-    document = read_toml(path, "a target, as those in export/")
-    # TOML has lists where the models have tuples: lax about that, strict about everything else.
-    return checked(model, _tuples(document), path.name)
 
 
 def _tuples(value: Any) -> Any:

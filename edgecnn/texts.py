@@ -18,6 +18,8 @@ _JOINERS = "\u200c\u200d"
 """They shape letters in Persian and Hindi, and join emoji."""
 _EMPTY_LETTERS = "\u034f\u115f\u1160\u2800\u3164\uffa0"
 """Letters that show nothing."""
+_TOML_TABLE = re.compile(r"\s*\[")
+_TOML_KEY = re.compile(r"\s*([\w.\"'-]+)\s*=")
 
 
 def read_text(path: Path, what: str) -> str:
@@ -61,7 +63,8 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         at = int(place[1]) if place else 0
         unseen = hidden(text.split("\n")[at - 1]) if at else None
         also = f": line {at} holds {unseen}, which cannot be seen: type it anew" if unseen else ""
-        raise UserError(f"{path}: not valid TOML: {first_line(error)}{also}") from None
+        twice = _given_twice(text.split("\n")[:at]) if "overwrite" in str(error) else None
+        raise UserError(f"{path}: not valid TOML: {twice or first_line(error)}{also}") from None
     lines = text.split("\n")
     for word in _words(document):
         unseen = hidden(word)
@@ -84,6 +87,22 @@ def hidden(text: str) -> str | None:
         if unseen or (category == "Cc" and one not in "\t\n"):
             return f"U+{ord(one):04X} {unicodedata.name(one, 'CONTROL CHARACTER')}"
     return None
+
+
+def _given_twice(lines: list[str]) -> str | None:
+    """Which key is there twice, where its second value ends with the last of `lines`; None where that is not seen."""
+    first: dict[str, int] = {}
+    key, number = "", 0
+    for at, line in enumerate(lines, 1):
+        found = _TOML_KEY.match(line)
+        if found:
+            key, number = found[1], at
+            first.setdefault(key, at)
+        elif _TOML_TABLE.match(line):
+            first.clear()
+    if first.get(key, number) == number:
+        return None
+    return f"line {number}: the key {key} is there already, in line {first[key]}: keep one of them"
 
 
 def _joins(text: str, place: int) -> bool:

@@ -115,5 +115,8 @@ def test_models_lists_for_people_and_for_machines(app: typer.Typer, catalogue: C
         entry.name for entry in select(catalogue, "mobilenet_v2", 300_000_000)
     ]
     assert {"params", "macs", "size", "top1", "top1_source", "licence", "stages", "formats"} <= set(entries[0])
+    none = runner.invoke(app, ["models", "--max-macs", "3"], catch_exceptions=False).stdout
+    least = min(catalogue.networks, key=lambda entry: entry.macs)
+    assert f"networks has at most 3 MACs: the smallest is {least.name} with" in none
     with pytest.raises(UserError, match="is not one of resnet"):
         runner.invoke(app, ["models", "--family", "x"], catch_exceptions=False)

@@ -110,6 +110,22 @@ def test_what_cannot_be_seen_in_toml_is_named(text: str, message: str, tmp_path:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = 1\nb = 2\na = [1,\n2]\nc = 3\n", "line 3: the key a is there already, in line 1: keep one of them"),
+        ("[[v]]\nf = 1\n[[v]]\nf = 1\nf = 2\n", "line 5: the key f is there already, in line 4"),
+        ("a.b = 1\na.b = 2\n", "line 2: the key a.b is there already, in line 1"),
+        ("x = {a = 1, a = 2}\n", "key 'a' (at line 1"),
+        ("[x]\na = 1\n[x]\n", "Cannot declare ('x',) twice (at line 3"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_named(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        read_toml(written(tmp_path, text.encode()), "a target")
+    assert message in str(caught.value)
+
+
 def test_a_comment_may_hold_anything_and_an_escape_is_meant(tmp_path: Path) -> None:
     path = written(tmp_path, '\ufeffa = 1  # copied\xa0from a page\r\nb = "\\u200b"\r\n'.encode())
     assert read_toml(path, "a target") == {"a": 1, "b": "\u200b"}

@@ -85,8 +85,15 @@ def refuse_foreign_folder(folder: Path) -> None:
             f"{folder} --output model.onnx) and give that"
         )
     inside = [path for path in sorted(folder.iterdir()) if is_onnx(path) or is_weights(path)]
-    if inside and not (folder / CHECKPOINT).is_file():
-        raise UserError(f"{folder}: no run folder of `edgecnn finetune`: give the file in it, such as {inside[0]}")
+    if (folder / CHECKPOINT).is_file():
+        return
+    below = next((one for one in (folder / "train", *folder.glob("*/")) if (one / CHECKPOINT).is_file()), None)
+    give = "a folder that `edgecnn finetune --out` wrote, an .onnx file, or weights with --model"
+    if inside:
+        give = f"the file in it, such as {inside[0]}"
+    elif below:
+        give = f"the run in it, {below}"
+    raise UserError(f"{folder}: holds no run of `edgecnn finetune` (no {CHECKPOINT} there): give {give}")
 
 
 def take(source: Path, model: str | None, preprocess: Path | None, weights_key: str | None = None) -> Taken:

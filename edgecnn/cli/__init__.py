@@ -9,7 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from edgecnn import __version__
-from edgecnn.cli import terminal
+from edgecnn.cli import terminal, usage
 from edgecnn.cli.verbs import in_order, register
 from edgecnn.disk import refusal
 from edgecnn.ending import end_in_order
@@ -23,7 +23,6 @@ app = typer.Typer(
     "130 interrupted (the same command goes on). "
     "Start with: edgecnn demo-data surfaces && edgecnn run surfaces "
     "--model edgecnn_mobilenetv2_035",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -48,10 +47,15 @@ def bench_main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _without_a_verb(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     if version:
         print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(2)
 
 
 def _run(command: typer.Typer) -> None:
@@ -60,9 +64,11 @@ def _run(command: typer.Typer) -> None:
     end_in_order()
     try:
         try:
-            command(prog_name="edgecnn")
+            usage.refuse_empty_words(sys.argv[1:])
+            code = command(prog_name="edgecnn", standalone_mode=False)
         finally:
             sys.stdout.flush()  # while it can still be told that the disk is full
+        sys.exit(code)
     except (KeyboardInterrupt, SystemExit) as left:
         if isinstance(left, SystemExit) and left.code != _INTERRUPTED:
             raise
@@ -73,6 +79,9 @@ def _run(command: typer.Typer) -> None:
     except OSError as error:
         _refuse(refusal(error))
     except Exception as error:
+        misused = usage.mistake_of(error)
+        if misused:
+            _refuse(misused)
         if isinstance(error, ImportError) and (error.name or "").partition(".")[0] != "edgecnn":
             lib = error.name or "a library"
             _refuse(f"{lib} does not load: {first_line(error)}: `edgecnn doctor` tells what to do")

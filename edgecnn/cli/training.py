@@ -114,8 +114,10 @@ def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkp
 def read_for_training(data: Path, training: Mapping[str, Any], given_splits: bool = True) -> Dataset:
     """The images, read as the command line says; `given_splits`: as of `load_folder`."""
     from edgecnn.cli.show import progress_bar
+    from edgecnn.models import refuse_no_network
 
-    _options_of(training)  # a mistake in them is told before anything long begins
+    options = _options_of(training)  # a mistake in them is told before anything long begins
+    refuse_no_network(options.model, options.weights)
     with progress_bar() as bar:
         reading = {name: training[name] for name in READING}
         return read_labelled(data, training["seed"], reading, bar, given_splits)

@@ -20,7 +20,7 @@ from edgecnn.data.looks import SIDE, grey_picture
 from edgecnn.data.masks import masks_among
 from edgecnn.data.names import same, text_of
 from edgecnn.data.parts import Rule, alike_apart, grouping_of, remarks_on, straddling_parts, with_parts
-from edgecnn.data.walk import NOT_IMAGES, files_below, listed
+from edgecnn.data.walk import NOT_IMAGES, files_below, listed, shown
 from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage, UserError, not_one_of
 from edgecnn.imaging import EXTENSIONS, Preparer
@@ -128,10 +128,15 @@ def _scan(root: Path, layout: Layout, progress: ImagesRead | None) -> _Read:
     """Decode every file once."""
     files: list[tuple[str, int, Path]] = []
     problems: list[Problem] = []
+    beside: list[Path] = []
     for place in layout.places:
         below = files_below(place.folder, root)
         problems += below.problems
-        files += [(place.split, place.label, path) for path in below.files if path.suffix.lower() not in NOT_IMAGES]
+        for path in below.files:
+            if path.suffix.lower() in NOT_IMAGES:
+                beside.append(path)
+            else:
+                files.append((place.split, place.label, path))
     found: list[tuple[str, Item]] = []
     peaks: dict[str, int] = {}
     pictures: dict[str, NDArray[np.uint8]] = {}
@@ -156,7 +161,7 @@ def _scan(root: Path, layout: Layout, progress: ImagesRead | None) -> _Read:
     depth = find_depth({name: peak for name, peak in peaks.items() if name not in {names[mask] for mask in masks}})
     problems += [Problem(name, reason) for name, reason in depth.unfit.items()]
     kept = [(split, item) for split, item in found if item.path not in masks and item.name not in depth.unfit]
-    remarks = ((depth.remark,) if depth.remark else ()) + _on_masks(masks, names)
+    remarks = ((depth.remark,) if depth.remark else ()) + _on_masks(masks, names) + _on_side_files(beside, root)
     return _Read(kept, problems, depth, pictures, remarks)
 
 
@@ -168,6 +173,14 @@ def _on_masks(masks: Mapping[Path, Path], names: Mapping[Path, str]) -> tuple[st
         f"{len(masks):,} file{'s' * (len(masks) > 1)} beside images of the same name, of few colours (such as "
         f"{names[mask]} of {names[image]}), are taken for masks and not read",
     )
+
+
+def _on_side_files(beside: Sequence[Path], root: Path) -> tuple[str, ...]:
+    if not beside:
+        return ()
+    endings = Counter(path.suffix.lower() for path in beside)
+    each = ", ".join(f"{count:,} {ending}" for ending, count in endings.most_common())
+    return (f"passed over in the class folders, no images by their endings: {each} (such as {shown(beside[0], root)})",)
 
 
 def _read(path: Path, preparer: Preparer) -> tuple[str, int | None, NDArray[np.uint8]]:

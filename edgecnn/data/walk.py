@@ -14,6 +14,7 @@ from pathlib import Path
 from edgecnn.data.items import Problem
 from edgecnn.data.names import printable, text_of, unfit_name
 from edgecnn.errors import UserError
+from edgecnn.filekinds import kind_of
 from edgecnn.imaging import EXTENSIONS
 
 NOT_IMAGES = frozenset({".txt", ".md", ".json", ".xml", ".csv", ".yaml", ".yml", ".db", ".ini", ".log", ".html"})
@@ -118,6 +119,10 @@ def refuse_no_folder(root: Path, expected: str) -> None:
         there = root.is_dir()
     except OSError as error:
         raise UserError(f"{printable(str(root))}: cannot be opened ({error.strerror})") from None
+    if not there and root.exists():
+        kind = kind_of(root) if root.is_file() else None
+        cure = f", {kind.words}: {kind.cure}" if kind is not None and kind.name == "archive" else ""
+        raise UserError(f"{printable(str(root))}: is a file{cure} (expected a folder: {expected})")
     if not there:
         raise UserError(f"{printable(str(root))}: no such folder (expected {expected})")
     reason = unfit_name(str(root.absolute()))

@@ -23,7 +23,7 @@ from edgecnn.require import parse as parse_requirements
 from edgecnn.runtimes import get as get_runtime
 from edgecnn.runtimes import names as runtime_names
 
-__all__ = ["export", "is_of", "refuse_other_content", "refuse_unknown", "target_hash", "tools_here"]
+__all__ = ["export", "is_of", "refuse_other_content", "refuse_unknown", "target_hash", "tools_here", "unfit"]
 
 
 def export(
@@ -114,22 +114,27 @@ def _part(out: Path, digest: Sha256, target: Target) -> Path:
 
 def refuse_unknown(target: Target) -> None:
     """UserError with every variant of a target that cannot be made or opened, before anything is done."""
-    wrong = []
-    for spec in target.variants:
-        able = quantize_names() if spec.precision == "int8" else formats.names()
-        if spec.format not in able:
-            wrong.append(f"{spec.variant}: {spec.format!r} is not one of {', '.join(able)}")
-        elif spec.precision != "int8" and spec.precision not in formats.get(spec.format).precisions:
-            precisions = ", ".join(formats.get(spec.format).precisions)
-            wrong.append(f"{spec.variant}: {spec.precision!r} is not one of {precisions}")
-        if spec.io == "int8" and (spec.format, spec.precision) != ("litert", "int8"):
-            wrong.append(f"{spec.variant}: io 'int8' is for litert-int8 alone")
-        if spec.runtime not in runtime_names():
-            wrong.append(f"{spec.variant}: runtime {spec.runtime!r} is not one of {', '.join(runtime_names())}")
-        elif spec.format not in get_runtime(spec.runtime).runs:
-            wrong.append(f"{spec.variant}: {spec.runtime} does not open {spec.format}")
+    wrong = [why for spec in target.variants for why in unfit(spec)]
     if wrong:
         raise UserError(f"target {target.name}: {'; '.join(wrong)}")
+
+
+def unfit(spec: VariantSpec) -> list[str]:
+    """Why a variant cannot be made or opened, each with its name; as of `edgecnn.profiles.load_target`."""
+    wrong = []
+    able = quantize_names() if spec.precision == "int8" else formats.names()
+    if spec.format not in able:
+        wrong.append(f"{spec.variant}: {spec.format!r} is not one of {', '.join(able)}")
+    elif spec.precision != "int8" and spec.precision not in formats.get(spec.format).precisions:
+        precisions = ", ".join(formats.get(spec.format).precisions)
+        wrong.append(f"{spec.variant}: {spec.precision!r} is not one of {precisions}")
+    if spec.io == "int8" and (spec.format, spec.precision) != ("litert", "int8"):
+        wrong.append(f"{spec.variant}: io 'int8' is for litert-int8 alone")
+    if spec.runtime not in runtime_names():
+        wrong.append(f"{spec.variant}: runtime {spec.runtime!r} is not one of {', '.join(runtime_names())}")
+    elif spec.format in able and spec.format not in get_runtime(spec.runtime).runs:
+        wrong.append(f"{spec.variant}: {spec.runtime} does not open {spec.format}")
+    return wrong
 
 
 class _Done(Frozen):

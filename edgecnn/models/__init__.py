@@ -17,7 +17,7 @@ from edgecnn.models.deployed import Deployed
 from edgecnn.models.held import State
 from edgecnn.models.naming import ONE_MADE_TWO, adopt_eps, load_weights, match_weights
 from edgecnn.models.parts import Stage, dropout_of, head_of, stages
-from edgecnn.models.weights import read_weights
+from edgecnn.models.weights import read_weights, refuse_no_weights
 
 __all__ = [
     "EMBEDDED",
@@ -31,6 +31,7 @@ __all__ = [
     "dropout_of",
     "head_of",
     "load_module",
+    "refuse_no_network",
     "save_module",
     "stages",
 ]
@@ -110,6 +111,15 @@ def build(
     one = keep_head and match.head and match.state[match.head[0]].shape[0] == 1 != classes
     remarks = tuple(words for words in (remark, ONE_MADE_TWO if one else None) if words)
     return Built(module, architecture.full, preprocess, description, leftovers, remarks, eps)
+
+
+def refuse_no_network(name: str, weights: str | Path | None) -> None:
+    """UserError where no network is called so, or its weights are to come from a file that is none of weights.
+
+    Quickly, and so before images are read; what `build` raises else takes the network.
+    """
+    find_architecture(name)
+    refuse_no_weights(weights)
 
 
 def load_module(folder: Path) -> tuple[Checkpoint, nn.Module]:

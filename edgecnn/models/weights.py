@@ -16,7 +16,7 @@ import torchvision
 from edgecnn.errors import UserError, must_be_file, not_one_of
 from edgecnn.models.architecture import EMBEDDED, Architecture
 from edgecnn.models.held import State, Tensors, WeightsFile
-from edgecnn.models.weights_file import hash_of, is_weights, read_file
+from edgecnn.models.weights_file import hash_of, is_weights, read_file, refuse_other_kinds
 
 _WEIGHTS_FOLDER = Path(__file__).parent.parent / "weights"
 
@@ -32,12 +32,24 @@ def read_weights(architecture: Architecture, weights: str | Path) -> tuple[Weigh
         path = _WEIGHTS_FOLDER / EMBEDDED[architecture.full][2]
         must_be_file(path, "the weights that come with edgecnn: install it again")
         return read_file(path), f"embedded:{path.stem} sha256:{hash_of(path)}"
+    refuse_no_weights(weights)
     path = Path(weights)
+    return read_file(path), f"file:{path.name} sha256:{hash_of(path)}"
+
+
+def refuse_no_weights(weights: str | Path | None) -> None:
+    """UserError where what was given is a file, and none of weights by its ending and its first bytes.
+
+    Quickly: to be told before hours of other work.
+    """
+    if weights in (None, "hub", "embedded", "none"):
+        return
+    path = Path(str(weights))
     if path.is_dir():
         inside = next((one.name for one in sorted(path.iterdir()) if is_weights(one)), "model.safetensors")
         raise UserError(f"{path}: is a folder: give the weights in it, such as {path / inside}")
     must_be_file(path, "weights: a file (.safetensors, .pth, .ckpt, …), hub, embedded or none")
-    return read_file(path), f"file:{path.name} sha256:{hash_of(path)}"
+    refuse_other_kinds(path)
 
 
 def _read_hub(architecture: Architecture) -> tuple[State, str]:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from edgecnn.documents import Sha256, sha256_of, sha256_of_file
 from edgecnn.errors import UserError, first_line, must_be_file, not_one_of
-from edgecnn.filekinds import kind_of
+from edgecnn.filekinds import Kind, kind_of
 from edgecnn.models.held import WeightsFile, held_in
 
 ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".bin", ".pth.tar")
@@ -67,6 +67,12 @@ def hash_of(path: Path) -> Sha256:
     return sha256_of("".join([own, *map(sha256_of_file, parts)]).encode()) if parts else own
 
 
+def refuse_other_kinds(path: Path) -> None:
+    """UserError where the file, or one of those that an index lists, is called or begins as no weights do."""
+    for part in parts_of(path) or [path]:
+        _kind_of_weights(part)
+
+
 def read_file(path: Path) -> WeightsFile:
     """The sets of tensors in a file or in the files that an index lists.
 
@@ -87,15 +93,21 @@ def read_file(path: Path) -> WeightsFile:
 
 def _loaded(path: Path) -> tuple[Mapping[Any, object], Mapping[str, str]]:
     """What a file holds, and the text in its header."""
+    kind = _kind_of_weights(path)
+    by_name = path.suffix.lower() == ".safetensors"
+    if (by_name and kind is None) or (kind is not None and kind.name == "safetensors"):
+        return _read_safetensors(path)
+    return _read_torch(path), {}
+
+
+def _kind_of_weights(path: Path) -> Kind | None:
+    """What the file is; None where its first bytes do not say. UserError where it is no weights."""
     if not is_weights(path):
         raise not_one_of(f"{path}: ending", "".join(path.suffixes[-1:]), ENDINGS)
     kind = kind_of(path)
     if kind is not None and kind.name not in ("torch", "safetensors", "pickle"):
         raise UserError(f"{path}: is {kind.words}{f': {kind.cure}' if kind.cure else ''}; expected weights")
-    by_name = path.suffix.lower() == ".safetensors"
-    if (by_name and kind is None) or (kind is not None and kind.name == "safetensors"):
-        return _read_safetensors(path)
-    return _read_torch(path), {}
+    return kind
 
 
 def _read_safetensors(path: Path) -> tuple[Mapping[Any, object], Mapping[str, str]]:

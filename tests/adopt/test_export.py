@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from edgecnn.checkpoint import CHECKPOINT
 from tests.adopt.conftest import GOOD_TOML, toml
 from tests.conftest import call
 from tests.onnx_graph.files import classifier, written
@@ -120,6 +121,18 @@ def test_data_must_be_given_with_a_file(tmp_path: Path, capsys: pytest.CaptureFi
     assert "--data is missing" in capsys.readouterr().err
 
 
+def test_a_folder_without_a_run_is_told_as_that(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("export", tmp_path, "--out", tmp_path / "b", "--model", "x")
+    assert call(*words) == 2
+    why = "holds no run of `edgecnn finetune` (no checkpoint.json there): give"
+    assert f"{why} a folder that `edgecnn finetune --out` wrote" in capsys.readouterr().err
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / CHECKPOINT).write_text("{}")
+    assert call(*words) == 2
+    assert f"{why} the run in it, {tmp_path / 'train'}" in capsys.readouterr().err
+
+
 def test_a_run_folder_takes_no_description(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / CHECKPOINT).write_text("{}")
     assert call("export", tmp_path, "--out", tmp_path / "b", "--model", "x", "--labels", "y") == 2
     assert "a run folder has its own: leave --model, --labels out" in capsys.readouterr().err

@@ -147,8 +147,12 @@ def test_every_documented_command_is_one_that_the_program_takes(page: str, line:
 def test_an_unknown_option_is_a_usage_error(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert call(monkeypatch, "bench", "bundle", "--fast") == 2
-    assert "--fast" in capsys.readouterr().err
+    assert "no such option: --fast" in refused(monkeypatch, capsys, "bench", "bundle", "--fast")
+
+
+def test_no_word_at_all_shows_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch) == 2
+    assert "Commands:" in capsys.readouterr().err
 
 
 def test_an_unknown_target(
@@ -199,6 +203,44 @@ def test_a_wrong_weights_file(
     assert not (tmp_path / "out" / "checkpoint.json").exists()
 
 
+@pytest.mark.parametrize("verb", ["finetune", "plan", "run"])
+@pytest.mark.parametrize(
+    ("content", "words", "message"),
+    [
+        (None, (), "wrong.pth: no such file (expected weights: a file"),
+        (b"<!doctype html>", (), "wrong.pth: is a web page (HTML), not the file itself: download"),
+        (b"\x80\2", ("--model", "no_such_net"), "no_such_net"),
+    ],
+)
+def test_a_network_and_its_file_are_looked_for_before_images_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    verb: str,
+    content: bytes | None,
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    if content is not None:
+        (tmp_path / "wrong.pth").write_bytes(content)
+    out = () if verb == "plan" else ("--out", tmp_path / "out")
+    given = (verb, tmp_path / "no images", "--weights", tmp_path / "wrong.pth", *words, *out)
+    assert message in refused(monkeypatch, capsys, *given)
+
+
+@pytest.mark.parametrize("verb", ["export", "plan", "run"])
+def test_what_a_target_cannot_make_is_told_with_its_other_mistakes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, verb: str
+) -> None:
+    text = (REPOSITORY / "export" / "desktop-cpu.toml").read_text().replace('budget = "30ms@p99"', 'budget = "fast"')
+    mine = 'require = "int8"\n' + text.replace('format = "openvino"', 'format = "onnxx"', 1)
+    (tmp_path / "mine.toml").write_text(mine)
+    out = () if verb == "plan" else ("--out", tmp_path / "out")
+    line = refused(monkeypatch, capsys, verb, tmp_path / "nothing", "--target", tmp_path / "mine.toml", *out)
+    for mistake in ("'onnxx' is not one of executorch", "'fast' is not a latency", "'int8' is not a precision"):
+        assert mistake in line
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -206,6 +248,17 @@ def test_a_wrong_weights_file(
         (("verify", "nowhere", "--data", "."), "no bundle.json there"),
         (("export", "nowhere", "--out", "bundle"), "nowhere: no such file or folder (expected a run folder"),
         (("export", ".", "--out", "bundle"), "no checkpoint.json there"),
+        (("finetune", "", "--out", "x"), "an empty word was given (after 'finetune')"),
+        (("export", "", "--out", "bundle"), "an empty word was given"),
+        (("finetune", "x", "--out="), "an empty word was given (in '--out=')"),
+        (("finetune",), "finetune: missing argument 'data' (Folder: <class>"),
+        (("finetune", "x"), "finetune: missing option '--out' (Run folder"),
+        (("finetune", "x", "--out"), "finetune: option '--out' requires an argument: `edgecnn finetune --help`"),
+        (("finetune", "x", "--out", "y", "--epochs", "five"), "(came 'five'): `edgecnn finetune --help`"),
+        (("plan", "x", "--batch=1"), "invalid value for '--batch'"),
+        (("finetun", "x"), "there are demo-data, run, "),
+        (("--nothing",), "no such option: --nothing: `edgecnn --help`"),
+        (("bench", "x", "y"), "bench: got unexpected extra argument"),
         (("finetune", "nowhere", "--out", "x"), "no such folder"),
         (("report", "nowhere", "--runs", "x.jsonl", "--out", "y"), "nowhere"),
         (("bench", "nowhere", "--budget", "quick"), "such as 30ms@p99"),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgecnn import disk
+from edgecnn.checkpoint import CHECKPOINT
 from edgecnn.holding import held, temporary_folder
 from tests.bench.conftest import write_tiny_bundle
 from tests.conftest import call
@@ -47,6 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_images(folder / "images", (1, 1, 1))
     write_tiny_bundle(folder / "bundle")
     (folder / "run").mkdir()
+    (folder / "run" / CHECKPOINT).write_text("{}")
     (folder / "net.onnx").write_bytes(b"never read")
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from hypothesis import given, settings
@@ -110,7 +111,12 @@ def test_unreadable_images_stop_the_run_and_are_named(parts: Path) -> None:
 def test_other_files_are_no_images(parts: Path) -> None:
     (parts / "crack" / "readme.txt").write_text("not an image, and does not claim to be one")
     (parts / "crack" / ".hidden.png").write_bytes(b"")
-    assert load_folder(parts).problems == ()
+    for name in ("a", "b"):
+        (parts / "good" / f"{name}.XML").write_text("<a/>")
+    data = load_folder(parts)
+    assert data.problems == ()
+    told = "passed over in the class folders, no images by their endings: 2 .xml, 1 .txt (such as crack/readme.txt)"
+    assert told in data.remarks
 
 
 @pytest.mark.parametrize("kept", [0, 3])
@@ -137,6 +143,12 @@ def test_what_is_no_data_folder_is_refused(tmp_path: Path) -> None:
         load_folder(tmp_path / "nowhere")
     with pytest.raises(UserError, match="no class folder"):
         load_folder(tmp_path)
+    with ZipFile(tmp_path / "parts.zip", "w") as archive:
+        archive.writestr("good/1.jpg", b"")
+    with pytest.raises(
+        UserError, match=r"parts\.zip: is a file, a packed archive: unpack it \(expected a folder: <class>"
+    ):
+        load_folder(tmp_path / "parts.zip")
     write_images(tmp_path / "only", 5)
     with pytest.raises(UserError, match="only only/"):
         load_folder(tmp_path)

@@ -14,6 +14,7 @@ from edgecnn.bench.report.folds import pooled_notes, pooled_table
 from edgecnn.bench.report.material import Material, gather
 from edgecnn.bench.report.training import Training, evidence_table, read_training
 from edgecnn.bench.report.wording import moment, proportion
+from edgecnn.data.walk import refuse_no_folder
 from edgecnn.documents import write_atomically
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.pooled import Pooled
@@ -47,8 +48,8 @@ def write_report(
     for library in _NEEDS:
         if importlib.util.find_spec(library) is None:
             raise MissingExtra(library, "report")
-    if data is not None and not data.is_dir():
-        raise UserError(f"{data}: no such folder (expected the images that the bundle was made from)")
+    if data is not None:
+        refuse_no_folder(data, "the images that the bundle was made from")
     if out.resolve().is_relative_to(bundle_folder.resolve()):
         raise UserError(f"{out}: lies inside the bundle, whose files are listed by hash: choose a folder outside of it")
     material = gather(bundle_folder, runs, budget, say)

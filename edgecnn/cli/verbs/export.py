@@ -60,9 +60,12 @@ def export(
 
     need_training()
     from edgecnn.export import export as make
-    from edgecnn.export import refuse_other_content
+    from edgecnn.export import refuse_other_content, unfit
+    from edgecnn.require import parse
 
-    named = load_target(target)
+    if require:
+        parse(require)
+    named = load_target(target, unfit)
     profile = named.model_copy(update={"require": require}) if require else named
     refuse_other_content(out)
     if source.is_dir():

@@ -34,12 +34,23 @@ def models(
     if as_json:
         print(json.dumps([entry.model_dump(mode="json") for entry in found], indent=1))
         return
+    if not found:
+        print(_none_of(select(read_catalogue(), family), str(max_macs)))
+        return
     show_table(_listed(found), name=1)
     for line in _footnotes(found):
         print(line)
 
 
 VERB = Verb(models, after="embed", example="Example: edgecnn models --family mobilenet_v2 --max-macs 300M")
+
+
+def _none_of(entries: Sequence[Entry], limit: str) -> str:
+    least = min(entries, key=lambda entry: entry.macs)
+    return (
+        f"none of {len(entries)} networks has at most {limit} MACs: the smallest is {least.name} with "
+        f"{least.macs / 1e6:,.1f}M: allow more"
+    )
 
 
 def _listed(entries: Sequence[Entry]) -> Table:

@@ -72,14 +72,17 @@ def plan(
     need_training()
     from edgecnn.cli.show import console, progress_bar, say
     from edgecnn.documents import checked
+    from edgecnn.export import unfit
+    from edgecnn.models import refuse_no_network
     from edgecnn.plan import plan as make
     from edgecnn.profiles import load_target, with_budget
     from edgecnn.train import TrainOptions
     from edgecnn.train.repeatable import usable_device
 
-    profile = with_budget(load_target(target), budget)
+    profile = with_budget(load_target(target, unfit), budget)
     given = {"model": model, "weights": weights, "weights_key": weights_key, "size": size, "fit": fit}
     options = checked(TrainOptions, {**given, "batch": batch, "seed": seed, "device": device}, "options")
+    refuse_no_network(options.model, options.weights)
     parts = {"group": group, "no_group": no_group}
     reading = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class, **parts}
     with progress_bar() as bar:

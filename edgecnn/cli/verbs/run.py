@@ -50,12 +50,13 @@ def run(
     from edgecnn.cli.show import say, shortfalls, tell_why_1
     from edgecnn.export import export as make_bundle
     from edgecnn.export import refuse_other_content as refuse_other_bundle
+    from edgecnn.export import unfit
     from edgecnn.pipeline import bench_once, choose, remove_results, with_choice
     from edgecnn.pooled import refused
     from edgecnn.profiles import load_target, with_budget
     from edgecnn.train.folder import refuse_other_content as refuse_other_run
 
-    profile = with_budget(load_target(target), budget)
+    profile = with_budget(load_target(target, unfit), budget)
     folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
     refuse_other_run(folder / "train")
     refuse_other_bundle(folder / "bundle")
