@@ -8,7 +8,13 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake that the user can mend. The message says what came, where, what is accepted, and what to do."""
+    """A mistake that the user can mend. The message says what came, where, what is accepted, and what to do.
+
+    It is one line, whatever the names and values in it hold.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class MissingExtra(UserError):
@@ -37,9 +43,19 @@ def must_be_file(path: Path, what: str) -> Path:
     return path
 
 
+def one_line(text: str) -> str:
+    """Without what would move the cursor or begin a line: names may hold line ends and terminal codes."""
+    return "".join(character if character.isprintable() else escaped(character) for character in text)
+
+
+def escaped(character: str) -> str:
+    """As Python writes it, such as \\n or \\u202e."""
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
 def first_line(error: BaseException) -> str:
     """What an exception of a library says, on one line."""
-    return (str(error) or type(error).__name__).strip().splitlines()[0]
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def last_line(error: BaseException) -> str:

@@ -61,6 +61,8 @@ _MARKS: tuple[tuple[bytes, Kind], ...] = (
     (b"\xff\xfe", _UTF16),
     (b"\xfe\xff", _UTF16),
 )
+_AFTER_ONNX_VERSION = (b"\x12", b"\x1a", b"\x2a", b"\x32", b"\x3a", b"\x42")
+"""The tags of the fields that may follow."""
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -85,10 +87,10 @@ def _of_head(head: bytes) -> Kind | None:
         return _TFLITE
     if len(head) > 9 and head[8:9] == b"{" and 2 <= int.from_bytes(head[:8], "little") < 1 << 32:
         return _SAFETENSORS
-    if head[0] == 0x80 and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
+    if head[:1] == b"\x80" and head[1:2] in (b"\2", b"\3", b"\4", b"\5"):
         # torch's files from before 1.6 begin with this number, pickled.
         return _TORCH if b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." in head[:32] else _PICKLE
-    if head[0] == 8 and 1 <= head[1] <= 32 and head[2:3] in (b"\x12", b"\x1a", b"\x2a", b"\x32", b"\x3a", b"\x42"):
+    if head[:1] == b"\x08" and b"\x01" <= head[1:2] <= b"\x20" and head[2:3] in _AFTER_ONNX_VERSION:
         return _ONNX
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):

@@ -137,7 +137,7 @@ def main(arguments: list[str]) -> int:
         answers = _Answers(logits=np.ascontiguousarray(logits, "<f4").tobytes().hex(), executed=executed, proof=proof)
         write_atomically(Path(job.out), answers.model_dump_json())
     except UserError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(error, file=sys.stderr)
         return USER_ERROR
     return 0
 

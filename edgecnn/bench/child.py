@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
         with naming_the_disk(Path(job.out)):
             write_atomically(Path(job.out), run_job(job).model_dump_json())
     except UserError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(error, file=sys.stderr)
         return _exit_code(error)
     return 0
 

@@ -65,7 +65,7 @@ class Case:
             image = EncodedImage(path.read_bytes(), self.spec.bits)
             for pipeline, into in zip(pipelines, rows, strict=True):
                 try:
-                    into.append(self.opened.run(image.enter(pipeline, self.takes)))
+                    into.append(self._one(image.enter(pipeline, self.takes)))
                 except BadImage as error:
                     raise UserError(f"{path}: {error}") from None
         return [self._in_our_order(np.stack(one)) for one in rows]
@@ -74,12 +74,17 @@ class Case:
         """Evenly spaced images, at most `count`."""
         return np.unique(np.linspace(0, len(self.paths) - 1, count).astype(np.int64))
 
-    def _in_our_order(self, answers: Answers) -> Answers:
-        if answers.shape[1] != len(self.classes):
+    def _one(self, values: NDArray[np.generic]) -> NDArray[np.float32]:
+        """(classes,). A file may answer each image with as many numbers as it likes."""
+        row = self.opened.run(values)
+        if len(row) != len(self.classes):
             raise UserError(
-                f"{self.path}: it answers with {answers.shape[1]} numbers, the checkpoint has {len(self.classes)} "
+                f"{self.path}: it answers with {len(row)} numbers, the checkpoint has {len(self.classes)} "
                 "classes: it is another network's file"
             )
+        return row
+
+    def _in_our_order(self, answers: Answers) -> Answers:
         return answers[:, [self.file_classes.index(name) for name in self.classes]]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from edgecnn.artifact import Bundle, load_bundle
 from edgecnn.blame import engines
 from edgecnn.blame.answers import Effect, effect, moved
+from edgecnn.blame.apart import Apart
 from edgecnn.blame.baked import baked_in
 from edgecnn.blame.case import SAME_NET, Case, Reading, input_layout, input_size, search
 from edgecnn.blame.description import Description, described_pipeline, read_description
@@ -25,7 +27,6 @@ from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.judge import scale_of
 from edgecnn.modelfiles.class_names import Named, class_names
-from edgecnn.modelfiles.metadata import onnx_metadata, tflite_metadata
 from edgecnn.progress import Progress
 
 EXPLAINED_IMAGES = 400
@@ -99,38 +100,39 @@ def diagnose(
     said = read_description(preprocess)
     if said.classes is not None and sorted(said.classes) != sorted(bundle.classes):
         raise UserError(f"{preprocess}: classes: {', '.join(said.classes)}: the bundle has {', '.join(bundle.classes)}")
-    name, engine = engines.for_file(model)
-    opened = engine.open(model, bundle.threads)
+    name, _ = engines.for_file(model)
     given = given_images(folder, data, bundle, progress)
-    described = described_pipeline(said)
-    own = None if said.classes else _own_names(model, bundle)
-    case = Case(
-        path=model,
-        engine=name,
-        opened=opened,
-        takes=input_layout(opened, described),
-        spec=bundle.preprocess,
-        classes=bundle.classes,
-        file_classes=said.classes or (own.classes if own else bundle.classes),
-        expected=given.expected,
-        paths=given.paths,
-        tolerance=bundle.fp32_tolerance if tolerance is None else tolerance,
-    )
-    _refuse_another_size(case, described, preprocess)
-    progress(f"{model.name} as described, {len(case.paths)} images")
-    try:
-        answers = case.answers([described])[0]
-    except Refused as error:
-        raise UserError(f"{model}: {name} refuses what {preprocess.name} describes: {error}") from None
-    found = _compared(case, answers, said)
-    if own:
-        found = found.model_copy(update={"remarks": (f"classes in the order of the file's own {own.key!r}",)})
-    if found.matches or not explain:
-        return found
-    progress("searching for the stage to blame")
-    fewer = given.at_most(EXPLAINED_IMAGES)
-    case = replace(case, paths=fewer.paths, expected=fewer.expected)
-    return _explained(case, described, said.output, found, folder, bundle)
+    with Apart(bundle.threads) as apart:
+        opened = apart.open(name, model, math.prod(said.size))
+        described = described_pipeline(said)
+        own = None if said.classes else _own_names(opened.metadata(), bundle)
+        case = Case(
+            path=model,
+            engine=name,
+            opened=opened,
+            takes=input_layout(opened, described),
+            spec=bundle.preprocess,
+            classes=bundle.classes,
+            file_classes=said.classes or (own.classes if own else bundle.classes),
+            expected=given.expected,
+            paths=given.paths,
+            tolerance=bundle.fp32_tolerance if tolerance is None else tolerance,
+        )
+        _refuse_another_size(case, described, preprocess)
+        progress(f"{model.name} as described, {len(case.paths)} images")
+        try:
+            answers = case.answers([described])[0]
+        except Refused as error:
+            raise UserError(f"{model}: {name} refuses what {preprocess.name} describes: {error}") from None
+        found = _compared(case, answers, said)
+        if own:
+            found = found.model_copy(update={"remarks": (f"classes in the order of the file's own {own.key!r}",)})
+        if found.matches or not explain:
+            return found
+        progress("searching for the stage to blame")
+        fewer = given.at_most(EXPLAINED_IMAGES)
+        case = replace(case, paths=fewer.paths, expected=fewer.expected)
+        return _explained(case, described, said.output, found, folder, bundle)
 
 
 def _explained(
@@ -171,11 +173,9 @@ def _explained(
     return found.model_copy(update=changes)
 
 
-def _own_names(model: Path, bundle: Bundle) -> Named | None:
+def _own_names(held: Mapping[str, str], bundle: Bundle) -> Named | None:
     """The names that the file gives to its outputs, where they are the bundle's."""
-    readers = {".onnx": onnx_metadata, ".tflite": tflite_metadata}
-    read = readers.get(model.suffix.lower())
-    named = class_names(read(model), len(bundle.classes)) if read else None
+    named = class_names(held, len(bundle.classes))
     return named if named and sorted(named.classes) == sorted(bundle.classes) else None
 
 
@@ -294,7 +294,7 @@ def _after_the_input(case: Case, reading: Reading, output: Kind, low: str | None
         return found
     left = f"error {best.error:.2g} and {best.flipped} flipped with the right pixels"
     engine = engines.get(case.engine)
-    if engine is not None and engine.plain is not None and _plain_is_right(case, reading, engine):
+    if engine is not None and engine.plain is not None and _plain_is_right(case, reading):
         found.append(("engine", f"{left}; without the engine's optimisations the file answers right"))
     elif low:
         found.append(("precision", f"{low} in the file: {left}"))
@@ -310,13 +310,13 @@ def _file_columns(case: Case) -> list[int]:
     return [case.classes.index(name) for name in case.file_classes]
 
 
-def _plain_is_right(case: Case, reading: Reading, engine: engines.Engine) -> bool:
-    if engine.plain is None:
-        return False
+def _plain_is_right(case: Case, reading: Reading) -> bool:
+    index = case.some(8)
     try:
-        plain = replace(case, opened=engine.plain(case.path, 1))
-        index = case.some(8)
-        answers = reading.read(plain.answers([reading.pipeline], index)[0])
+        with Apart(1) as apart:
+            pixels = reading.pipeline.height * reading.pipeline.width
+            plain = replace(case, opened=apart.open(case.engine, case.path, pixels, plain=True))
+            answers = reading.read(plain.answers([reading.pipeline], index)[0])
     except (UserError, Refused):
         return False
     return effect(answers, case.expected.some(index), reading.output).error <= case.tolerance

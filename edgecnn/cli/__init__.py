@@ -13,7 +13,7 @@ from edgecnn.cli import terminal, usage
 from edgecnn.cli.verbs import in_order, register
 from edgecnn.disk import refusal
 from edgecnn.ending import end_in_order
-from edgecnn.errors import UserError, first_line
+from edgecnn.errors import UserError, first_line, one_line
 
 app = typer.Typer(
     name="edgecnn",
@@ -90,6 +90,6 @@ def _run(command: typer.Typer) -> None:
 
 
 def _refuse(why: str) -> NoReturn:
-    print(f"edgecnn: {terminal.one_line(why)}", file=sys.stderr)
+    print(f"edgecnn: {one_line(why)}", file=sys.stderr)
     terminal.drop_unwritten()
     sys.exit(2)

@@ -16,6 +16,7 @@ from rich.text import Text
 from edgecnn.artifact import Artifact, Bundle, Check, Doubt, Judged
 from edgecnn.cli.narrow import fitted
 from edgecnn.cli.terminal import print_json
+from edgecnn.errors import one_line
 from edgecnn.verify import Verified
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def show_table(table: RenderableType, name: int = 0, stderr: bool = False) -> No
 
 def say(text: str) -> None:
     """A line of progress, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print(one_line(text), file=sys.stderr, flush=True)
 
 
 def warn(doubts: Sequence[Doubt]) -> None:

@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any, TextIO
 
-from edgecnn.errors import UserError
+from edgecnn.errors import UserError, escaped
 
 _SPELLED = {
     **{"–": "-", "−": "-", "…": "...", "·": "|", "×": "x", "±": "+-", "°": " deg", "“": '"', "”": '"', "’": "'"},
@@ -29,11 +29,6 @@ def make_ready() -> None:
 def print_json(text: str) -> None:
     """JSON on stdout, with escapes for what its encoding lacks: the same document in any locale."""
     print(text if _is_unicode(sys.stdout) else _ascii_json(text))
-
-
-def one_line(text: str) -> str:
-    """Without what would move the cursor or begin a line: names may hold line ends and terminal codes."""
-    return "".join(character if character.isprintable() else _escaped(character) for character in text)
 
 
 def drop_unwritten() -> None:
@@ -86,12 +81,8 @@ def _spelled(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]
-    text = "".join(_SPELLED.get(character) or _escaped(character) for character in lacking)
+    text = "".join(_SPELLED.get(character) or escaped(character) for character in lacking)
     return text, error.end
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _is_unicode(stream: TextIO) -> bool:

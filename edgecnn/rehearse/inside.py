@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         job = parse(Job, Path(arguments[0]).read_bytes(), arguments[0])
         write_atomically(Path(job.out), run_job(job).model_dump_json())
     except UserError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(error, file=sys.stderr)
         return USER_ERROR
     return 0
 

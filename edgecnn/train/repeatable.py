@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edgecnn.errors import UserError
+from edgecnn.errors import UserError, first_line
 
 
 def usable_device(name: str) -> torch.device:
@@ -21,7 +21,7 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise UserError(f"device {name!r} cannot be used here ({reason}): auto and cpu can") from None
     return device
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from rich.table import Table
 
 from edgecnn.cli import show, terminal
-from edgecnn.cli.terminal import _ascii_json, one_line
+from edgecnn.cli.terminal import _ascii_json
 
 POSIX = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 LOCALES = [
@@ -66,14 +66,6 @@ def test_json_in_ascii_says_the_same(document: dict[str, str]) -> None:
     written = _ascii_json(json.dumps(document, ensure_ascii=False))
     assert written.isascii()
     assert json.loads(written) == document
-
-
-@given(st.text())
-def test_an_error_is_one_line_that_no_name_can_break(text: str) -> None:
-    line = one_line(text)
-    assert len(line.splitlines()) <= 1
-    assert "\x1b" not in line
-    assert text.isprintable() == (line == text) or text == ""
 
 
 def test_two_names_never_look_alike() -> None:

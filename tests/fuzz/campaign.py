@@ -11,11 +11,13 @@ import faulthandler
 import hashlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,12 +135,27 @@ def _seen(error: Exception) -> str:
 
 
 def _reset_peak() -> None:
-    Path("/proc/self/clear_refs").write_text("5", "ascii")
+    for process in ("self", *_children()):
+        with suppress(OSError):  # it has ended
+            Path(f"/proc/{process}/clear_refs").write_text("5", "ascii")
 
 
 def _peak_mib() -> int:
-    lines = Path("/proc/self/status").read_text("utf-8").splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // 1024
+    """Of this process and its children together; of those that ended, the largest of all inputs."""
+    together = sum(map(_peak_kib_of, ("self", *_children())))
+    return max(together, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) // 1024
+
+
+def _peak_kib_of(process: str) -> int:
+    with suppress(OSError):
+        lines = Path(f"/proc/{process}/status").read_text("utf-8").splitlines()
+        return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
+    return 0
+
+
+def _children() -> list[str]:
+    found = Path("/proc/self/task").glob("*/children")
+    return [process for path in found for process in path.read_text("ascii").split()]
 
 
 def main(arguments: list[str]) -> None:

@@ -39,7 +39,7 @@ def in_one_line(read: Callable[[], object]) -> int:
         read()
     except UserError as error:
         text = str(error)
-        if not text.strip() or "\n" in text:
+        if not text.strip() or not text.isprintable():
             raise Wrong(f"the message of a mistake is not one line: {text!r}") from error
         return 2
     return 0
@@ -212,6 +212,7 @@ def _engines(folder: Path) -> Fuzzed:
     """Somebody's file as `verify --foreign` opens and runs it."""
     import numpy as np
 
+    from edgecnn.blame.apart import Apart
     from edgecnn.blame.engines import Refused, for_file
     from tests.fuzz.protobuf import spoilt_graphs
 
@@ -221,12 +222,15 @@ def _engines(folder: Path) -> Fuzzed:
         st.tuples(st.just("net.onnx"), st.one_of(spoilt(graphs), spoilt_graphs(graphs))),
     )
 
+    apart = Apart(1)
+
     def read(drawn: tuple[str, bytes]) -> int:
         path = folder / drawn[0]
         path.write_bytes(drawn[1])
 
         def answer() -> None:
-            opened = for_file(path)[1].open(path, 1)
+            opened = apart.open(for_file(path)[0], path, seeds.SIDE**2)
+            opened.metadata(), opened.precision()
             with contextlib.suppress(Refused):
                 opened.run(np.zeros([size or 1 for size in opened.shape], np.float32))
 

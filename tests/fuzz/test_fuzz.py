@@ -66,7 +66,9 @@ def test_a_process_that_dies_is_a_fault_with_its_last_input(tmp_path: Path) -> N
 
 def test_a_mistake_in_several_lines_is_a_fault() -> None:
     def read() -> None:
-        raise UserError("one\nand another")
+        error = UserError()
+        error.args = ("one\nand another",)
+        raise error
 
     with pytest.raises(Exception, match="not one line"):
         in_one_line(read)

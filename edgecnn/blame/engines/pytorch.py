@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edgecnn.blame.engines import Engine, Refused, one_row
 from edgecnn.blame.pipeline import Shape
-from edgecnn.errors import UserError
+from edgecnn.errors import UserError, first_line, last_line
 
 
 class _Opened:
@@ -25,7 +25,7 @@ class _Opened:
                 self._module: Any = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError) as error:
             raise UserError(
-                f"{path}: PyTorch cannot open it as TorchScript ({str(error).strip().splitlines()[0]}): "
+                f"{path}: PyTorch cannot open it as TorchScript ({first_line(error)}): "
                 "save it with torch.jit.save, not torch.save"
             ) from None
 
@@ -41,7 +41,7 @@ class _Opened:
             with torch.inference_mode():
                 output = self._module(torch.from_numpy(np.ascontiguousarray(values)))
         except RuntimeError as error:
-            raise Refused(str(error).strip().splitlines()[-1]) from None
+            raise Refused(last_line(error)) from None
         if not isinstance(output, torch.Tensor):
             raise Refused("its output is not one tensor")
         return one_row(output.float().numpy())
