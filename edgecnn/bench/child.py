@@ -22,7 +22,7 @@ from edgecnn.disk import FullDisk, naming_the_disk
 from edgecnn.documents import parse, sha256_of, write_atomically
 from edgecnn.ending import end_with
 from edgecnn.errors import BadImage, UserError
-from edgecnn.imaging import Preparer
+from edgecnn.imaging import Preparer, read_encoded
 from edgecnn.proof import DecidesOtherwise, Proof, prove_here
 from edgecnn.runtimes import Session
 
@@ -54,8 +54,7 @@ def run_job(job: Job) -> Run:
     bundle = load_bundle(folder)
     preparer = Preparer(bundle.preprocess)
     paths, found = find_images(folder, bundle, Path(job.images) if job.images else None)
-    encoded = [path.read_bytes() for path in paths]
-    _check_images(paths, encoded, preparer)
+    encoded = [_read(path, preparer) for path in paths]
     baseline = memory.resident_bytes()
     before = host.state()
     clock_start = time.perf_counter_ns()
@@ -101,12 +100,14 @@ def _prove(folder: Path, bundle: Bundle, job: Job, session: Session) -> Proof | 
     return proof
 
 
-def _check_images(paths: list[Path], encoded: list[bytes], preparer: Preparer) -> None:
-    for path, data in zip(paths, encoded, strict=True):
-        try:
-            preparer.prepare(data)
-        except BadImage as error:
-            raise UserError(f"{path}: {error}: remove or replace it") from None
+def _read(path: Path, preparer: Preparer) -> bytes:
+    """An image that can be prepared."""
+    try:
+        encoded = read_encoded(path)
+        preparer.prepare(encoded)
+    except BadImage as error:
+        raise UserError(f"{path}: {error}: remove or replace it") from None
+    return encoded
 
 
 def _bench_images(job: Job, bundle: Bundle, paths: list[Path], encoded: list[bytes]) -> tuple[BenchImage, ...]:

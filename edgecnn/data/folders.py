@@ -23,7 +23,7 @@ from edgecnn.data.parts import Rule, alike_apart, grouping_of, remarks_on, strad
 from edgecnn.data.walk import NOT_IMAGES, files_below, listed, shown
 from edgecnn.documents import sha256_of
 from edgecnn.errors import BadImage, UserError, not_one_of
-from edgecnn.imaging import EXTENSIONS, Preparer
+from edgecnn.imaging import EXTENSIONS, Preparer, read_encoded
 
 MIN_PER_CLASS = 5
 """Fewer images of a class cannot be trained on, tuned on and judged on."""
@@ -189,8 +189,9 @@ def _read(path: Path, preparer: Preparer) -> tuple[str, int | None, NDArray[np.u
     Raises BadImage.
     """
     if path.suffix.lower() not in EXTENSIONS:
-        raise BadImage(f"{path.suffix or 'no ending'} is not a format that is read here: convert it to JPEG or PNG")
-    encoded = path.read_bytes()
+        what = f"{path.suffix} is not a format" if path.suffix else "its name has no ending of a format"
+        raise BadImage(f"{what} that is read here: convert it to JPEG or PNG")
+    encoded = read_encoded(path)
     pixels, peak = preparer.probe(encoded)
     return sha256_of(encoded), peak, grey_picture(pixels)
 
@@ -253,6 +254,8 @@ def _refuse_small_classes(data: Dataset, least: int) -> None:
         "a finer --group, or --no-group"
     )
     hint = large if most > max(1, len(every) // 5) else ""
+    if data.problems:
+        hint += f"; left out: {listed(data.problems, 'image', most=2)}"
     if not data.train or not data.test:
         raise UserError(
             f"{data.root}: {len(data.train)} train and {len(data.test)} test images: at least one of each{hint}"

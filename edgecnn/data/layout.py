@@ -22,6 +22,7 @@ _SPLIT_OF = {
 _MASKS = frozenset({"groundtruth", "masks", "annotations", "labels", "jsons", "imagesets", "segmentationclass"})
 """Folders of boxes or masks, which lie beside one of images; ground_truth/ beside any."""
 _IMAGES = frozenset({"images", "imgs", "image", "img", "jpegimages"})
+_TABLES = frozenset({".csv", ".tsv", ".json", ".xml", ".xlsx", ".parquet"})
 _SHOWN = 12
 
 EXPECTED = "<class>/*.jpg or {train,val,test}/<class>/*.jpg in it"
@@ -82,6 +83,7 @@ def _of_classes(root: Path, folders: Sequence[Path]) -> Layout:
     if any("train" in splits and len(splits) > 1 for splits in within.values()):
         return _of_splits_in_classes(root, within)
     _refuse_no_classes(root, folders)
+    _refuse_called_as_splits(root, folders)
     classes = _spelled_once(root, folders)
     _refuse_few(root, tuple(classes))
     places = tuple(Place("", label, classes[name]) for label, name in enumerate(classes))
@@ -212,9 +214,53 @@ def _refuse_few(root: Path, classes: Sequence[str]) -> None:
     if len(classes) > 1:
         return
     found = f"only {classes[0]}/" if classes else "no class folder"
-    below = listing(root / classes[0], root).folders if classes and (root / classes[0]).is_dir() else ()
-    hint = f"; or give {root / classes[0]}, which holds {len(below)} folders" if len(below) > 1 else ""
-    raise UserError(f"{root}: {found} there: at least two class folders are needed (<class>/*.jpg){hint}")
+    hints = _on_deeper(root) + _on_table(root)
+    raise UserError(f"{root}: {found} there: at least two class folders are needed (<class>/*.jpg){hints}")
+
+
+def _on_deeper(root: Path) -> str:
+    """Where the classes may lie instead: archives hold a folder, which holds a folder."""
+    here, seen = root, set[Path]()
+    while len(inside := listing(here, root).folders) == 1 and here.resolve() not in seen:
+        seen.add(here.resolve())
+        here = inside[0]
+    return f"; or give {here}, which holds {len(inside)} folders" if here != root and len(inside) > 1 else ""
+
+
+def _on_table(root: Path) -> str:
+    """Sets whose labels are in a table or in files of annotations (CSV, COCO), beside images in no order."""
+    top = listing(root, root)
+    files = [path for folder in (root, *top.folders) for path in listing(folder, root).files]
+    tables = [path for path in files if path.suffix.lower() in _TABLES]
+    if not tables or not any(has_image_ending(path) for path in files):
+        return ""
+    return (
+        f"; labels in tables or annotations ({shown(tables[0], root)}) are not read: put the images of each class into "
+        "a folder of its own"
+    )
+
+
+def _refuse_called_as_splits(root: Path, folders: Sequence[Path]) -> None:
+    """train2017/ and val2017/, train_images/ and test_images/ are splits, and would be learned as two classes."""
+    called: dict[str, dict[str, Path]] = {}
+    for path in folders:
+        for split, rest in _like_splits(_plain(path.name)):
+            called.setdefault(rest, {}).setdefault(split, path)
+    for found in called.values():
+        if "train" in found and len(found) > 1:
+            found = {split: found[split] for split in SPLITS if split in found}
+            new = " and ".join(f"{split}/" for split in found)
+            raise UserError(
+                f"{root}: {' and '.join(f'{path.name}/' for path in found.values())} are called like splits and stand "
+                f"where classes should: if they hold class folders, call them {new}; else put the images of each class "
+                "into a folder of its own"
+            )
+
+
+def _like_splits(plain: str) -> set[tuple[str, str]]:
+    """Splits that a name begins or ends with, each with the rest of the name."""
+    parts = [(plain[:cut], plain[cut:]) for cut in range(1, len(plain))]
+    return {(_SPLIT_OF[one], rest) for part in parts for one, rest in (part, part[::-1]) if one in _SPLIT_OF}
 
 
 def _refuse_no_classes(folder: Path, folders: Sequence[Path]) -> None:

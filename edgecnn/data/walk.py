@@ -6,6 +6,7 @@ Links to folders and files are followed, whatever the link lies in; names that o
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ _OF_NETWORK_STORAGE = ("@eadir", "#recycle", "#snapshot", "@recycle", "@recently
 _OF_MACOS = ("__macosx", "icon\r", "network trash folder", "temporary items")  # what begins with a dot besides
 _OF_WINDOWS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information")
 _OF_PROGRAMS = frozenset((*_OF_NETWORK_STORAGE, *_OF_MACOS, *_OF_WINDOWS, "lost+found", "__pycache__"))
+_ICLOUD = re.compile(r"\.(.+)\.icloud", re.IGNORECASE | re.DOTALL)
+"""What macOS leaves of a file whose contents it has sent away."""
 
 
 @dataclass(frozen=True)
@@ -69,11 +72,16 @@ def listing(folder: Path, root: Path) -> Listing:
     files: list[Path] = []
     problems: list[Problem] = []
     for entry in found:
-        path = folder / entry.name
-        if is_passed_over(entry.name):
+        away = _ICLOUD.fullmatch(entry.name)
+        path = folder / (away[1] if away else entry.name)
+        if is_passed_over(path.name):
             continue
         kind = _kind(entry)
-        reason = unfit_name(entry.name) or (None if kind in ("folder", "file") else kind)
+        reason = unfit_name(path.name) or (None if kind in ("folder", "file") else kind)
+        if away:
+            reason = reason or "lies in iCloud alone: download it, or remove its placeholder"
+        elif kind == "file" and path.suffix.lower() == ".lnk":
+            reason = reason or "a shortcut of Windows, which leads nowhere here: copy what it stands for, or remove it"
         if reason is None:
             (folders if kind == "folder" else files).append(path)
         elif kind == "folder" or path.suffix.lower() not in NOT_IMAGES:

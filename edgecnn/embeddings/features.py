@@ -25,7 +25,7 @@ from edgecnn.data.layout import EXPECTED
 from edgecnn.data.walk import has_image_ending, listed, listing, refuse_no_folder
 from edgecnn.documents import sha256_of, write_atomically
 from edgecnn.errors import BadImage, UserError
-from edgecnn.imaging import Preparer
+from edgecnn.imaging import Preparer, read_encoded
 from edgecnn.models import build, head_of, load_module
 from edgecnn.progress import Progress
 from edgecnn.train.progress import ProgressBar
@@ -200,7 +200,7 @@ def _unlabelled(root: Path, flat: Sequence[Path], problems: Sequence[Problem], s
     peaks: dict[str, int] = {}
     for path in flat:
         try:
-            encoded = path.read_bytes()
+            encoded = read_encoded(path)
             _, peak = preparer.probe(encoded)
         except BadImage as error:
             unreadable.append(Problem(path.name, str(error)))

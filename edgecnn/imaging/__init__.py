@@ -12,7 +12,7 @@ Mean and scale are not here: they are inside the exported graph.
 """
 
 from edgecnn.imaging.orientation import orientation
-from edgecnn.imaging.pixels import EXTENSIONS, MAX_PIXELS, Images, Pixels
+from edgecnn.imaging.pixels import EXTENSIONS, MAX_BYTES, MAX_PIXELS, Images, Pixels, read_encoded
 from edgecnn.imaging.preparer import (
     Preparer,
     Reduced,
@@ -27,6 +27,7 @@ from edgecnn.imaging.whole import DEPTHS, bits_of
 __all__ = [
     "DEPTHS",
     "EXTENSIONS",
+    "MAX_BYTES",
     "MAX_PIXELS",
     "Images",
     "Pixels",
@@ -38,5 +39,6 @@ __all__ = [
     "orientation",
     "prepare",
     "prepare_frame",
+    "read_encoded",
     "reduction",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -20,6 +21,15 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".tif", ".tiff
 MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_535
 """Larger images are refused from their header, before a byte of them is decoded, whatever their format."""
+MAX_BYTES = 8 * MAX_PIXELS
+"""Of an encoded file: four channels of 16 bits, not compressed. A sparse file takes no disk, but memory when read."""
+
+
+def read_encoded(path: Path) -> bytes:
+    """The bytes of an image file. Raises BadImage where it is larger than any image that is read, OSError."""
+    if path.stat().st_size > MAX_BYTES:
+        raise BadImage(f"a file of more than {MAX_BYTES / 1e6:,.0f} MB, which no image that is read here takes")
+    return path.read_bytes()
 
 
 def check_size(height: int, width: int) -> None:

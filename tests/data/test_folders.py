@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgecnn.data import SPLITS, Dataset, calibration_items, find_images, load_folder, load_split, save_split
 from edgecnn.errors import UserError
+from edgecnn.imaging import MAX_BYTES
 from tests.conftest import encode, picture
 
 
@@ -124,6 +125,21 @@ def test_a_small_class_is_named(parts: Path, kept: int) -> None:
     for path in sorted((parts / "crack").iterdir())[kept:]:
         path.unlink()
     with pytest.raises(UserError, match=rf"crack/ has {kept} usable images.*at least 5"):
+        load_folder(parts)
+
+
+def test_where_all_images_are_left_out_the_reason_is_told(parts: Path) -> None:
+    same = encode(picture(1))
+    for path in parts.glob("*/*"):
+        path.write_bytes(same)
+    with pytest.raises(UserError, match=r"0 train and 0 test .*left out: .*the same image is in crack/ and "):
+        load_folder(parts)
+
+
+def test_a_sparse_file_is_never_read_into_memory(parts: Path) -> None:
+    with (parts / "crack" / "hole.jpg").open("wb") as stream:
+        stream.truncate(MAX_BYTES + 1)
+    with pytest.raises(UserError, match=r"crack/hole.jpg: a file of more than 800 MB, which no image"):
         load_folder(parts)
 
 

@@ -149,6 +149,38 @@ def test_a_folder_around_the_classes_is_named(tmp_path: Path) -> None:
         load_folder(tmp_path / "unpacked")
 
 
+def test_classes_that_lie_deeper_are_named(tmp_path: Path) -> None:
+    two_classes(tmp_path / "set" / "archive" / "parts")
+    with pytest.raises(UserError, match=r"only archive/ there: .*; or give .*set/archive/parts, which holds 2 folders"):
+        load_folder(tmp_path / "set")
+
+
+@pytest.mark.parametrize("table", ["labels.csv", "images/_annotations.coco.json", "images/000.XML"])
+def test_labels_in_a_table_are_told_from_class_folders(tmp_path: Path, table: str) -> None:
+    draw(tmp_path / "images", 6)
+    (tmp_path / table).write_text("file,label\n")
+    with pytest.raises(UserError, match=rf"only images/ there: .*labels in tables or annotations \({table}\) are not"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [("train2017", "val2017"), ("train_images", "test_images"), ("seg_train", "seg_test"), ("Train A", "test-a")],
+)
+def test_folders_that_are_called_like_splits_are_no_classes(tmp_path: Path, pair: tuple[str, str]) -> None:
+    for first, name in enumerate((*pair, "annotations")):
+        draw(tmp_path / name, 6, 50 * first)
+    with pytest.raises(UserError, match=rf"{pair[0]}/ and {pair[1]}/ are called like splits.*call them train/ and "):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize("pair", [("test_a", "test_b"), ("retrain", "bus"), ("train_a", "test_b")])
+def test_classes_may_be_called_nearly_like_splits(tmp_path: Path, pair: tuple[str, str]) -> None:
+    for first, name in enumerate(pair):
+        draw(tmp_path / "set" / name, 6, 50 * first)
+    assert load_folder(tmp_path / "set", looks=False).classes == tuple(sorted(pair))
+
+
 def test_one_folder_under_two_names_is_refused(tmp_path: Path) -> None:
     two_classes(tmp_path)
     (tmp_path / "ok").symlink_to("good")

@@ -151,6 +151,28 @@ def test_a_folder_that_cannot_be_opened_is_said(tmp_path: Path, monkeypatch: pyt
     assert ([problem.name for problem in data.problems], total(data)) == (["good/locked"], 16)
 
 
+def test_placeholders_of_icloud_and_shortcuts_are_no_images_and_are_said(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "crack" / ".900.jpg.icloud").write_bytes(b"bplist00")
+    (tmp_path / "crack" / "901.png.lnk").write_bytes(b"L")
+    (tmp_path / "good" / ".notes.txt.icloud").write_bytes(b"bplist00")
+    (tmp_path / ".notes.txt.icloud").write_bytes(b"bplist00")
+    with pytest.raises(UserError, match=r"2 unusable images \(.*crack/900.jpg: lies in iCloud alone: download it"):
+        load_folder(tmp_path)
+    data = load_folder(tmp_path, skip_unreadable=True)
+    assert {problem.name for problem in data.problems} == {"crack/900.jpg", "crack/901.png.lnk"}
+    assert total(data) == 20
+
+
+def test_a_class_that_is_a_shortcut_is_never_left_out(tmp_path: Path) -> None:
+    two_classes(tmp_path)
+    (tmp_path / "spot.lnk").write_bytes(b"L")
+    with pytest.raises(
+        UserError, match=r"spot.lnk: a shortcut of Windows.*\(it stands where a class or split should\)"
+    ):
+        load_folder(tmp_path, skip_unreadable=True)
+
+
 def test_pipes_are_not_opened(tmp_path: Path) -> None:
     root = two_classes(tmp_path, 8)
     os.mkfifo(root / "good" / "live.jpg")
