@@ -42,12 +42,22 @@ LIGHT := tests/cli/test_narrow.py tests/cli/test_terminal.py tests/bench/test_ho
 BASE := $(VENV)-base
 
 test-base: install
-	@echo "== The base install: every verb with only the wheel, then with the least versions; 1 to 3 minutes"
-	rm -rf $(BASE) dist
+	@echo "== The base install: every verb with only the wheel (Python 3.12 and 3.13 too, where they are), then with the least versions; 1 to 4 minutes"
+	rm -rf $(BASE)* dist
 	$(BIN)/python -m build --wheel --outdir dist . > /dev/null
 	$(PYTHON) -m venv $(BASE)
 	$(BASE)/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl
 	EDGECNN_BASE=$(abspath $(BASE))/bin/python $(BIN)/python -m pytest tests/test_base_install.py
+	@set -e; for version in 3.12 3.13; do \
+		found=$$(command -v python$$version >/dev/null && python$$version -c "import ensurepip, sys; print(sys.executable)" 2>/dev/null \
+			|| ls $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$version.*/bin/python 2>/dev/null | tail -1); \
+		if [ -z "$$found" ]; then echo "== Python $$version: NOT on this machine, so the base install was not tried with it"; continue; fi; \
+		echo "== Python $$version: $$found"; \
+		$$found -m venv $(BASE)-$$version; \
+		$(BASE)-$$version/bin/python -m pip install --quiet --constraint constraints.txt dist/*.whl; \
+		EDGECNN_BASE=$(abspath $(BASE))-$$version/bin/python $(BIN)/python -m pytest tests/test_base_install.py -k "works or doctor or alone"; \
+		rm -rf $(BASE)-$$version; \
+	done
 	$(BASE)/bin/python -m pip install --quiet $$($(BIN)/python tests/lower_bounds.py) pytest hypothesis
 	EDGECNN_BASE=$(abspath $(BASE))/bin/python $(BIN)/python -m pytest tests/test_base_install.py -k "help or doctor or works"
 	$(BASE)/bin/python -m pytest $(LIGHT)
@@ -75,4 +85,4 @@ check: install
 	$(BIN)/check-wheel-contents dist/*.whl
 
 clean:
-	rm -rf $(VENV) $(VENV)-base demo dist
+	rm -rf $(VENV) $(BASE)* demo dist

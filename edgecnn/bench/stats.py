@@ -91,7 +91,8 @@ def verdict(
     INCONCLUSIVE where the budget lies between the two: the reason says about how many more samples would decide.
     Also INCONCLUSIVE: too few samples, a run whose parts disagree, a trend that would carry the bound across the budget
     within one more run, and any of `doubts` (what the caller knows of the host: throttled, another architecture, …).
-    `slowed`: what the host did that can only have made the run slower (starved, …). It undoes a FAIL, but no PASS.
+    `slowed`: what the host did that can only have made the run slower (starved, …). It undoes a FAIL, but no PASS: the
+    machine left to itself is no slower, so that an upper bound within the budget is one for it too.
     Where slow units come in bursts, the bounds are wider; `images` as of `burst_length`.
     """
     samples = np.asarray(samples_ms, np.float64)

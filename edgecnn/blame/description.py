@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from edgecnn.blame.outputs import Kind
 from edgecnn.blame.pipeline import PerChannel, Pipeline
 from edgecnn.blame.resizes import WITH_A_CHOICE, ResizeName
+from edgecnn.data.names import same
 from edgecnn.documents import Frozen, checked
 from edgecnn.errors import UserError
 from edgecnn.texts import read_toml
@@ -114,7 +115,9 @@ def smooths(resize: ResizeName) -> bool:
 
 
 def _as_model_wants(key: str, value: Any) -> Any:
-    """TOML has lists where the model has tuples, and whole numbers that are meant as fractions."""
+    """TOML has lists where the model has tuples, and whole numbers that are meant as fractions; names are compared."""
+    if key == "classes" and isinstance(value, list):
+        return tuple(same(item) if isinstance(item, str) else item for item in value)
     if isinstance(value, list):
         of_floats = key in ("mean", "std")
         return tuple(float(item) if of_floats and type(item) is int else item for item in value)

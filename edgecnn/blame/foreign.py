@@ -23,6 +23,7 @@ from edgecnn.blame.orders import order_words
 from edgecnn.blame.outputs import Answers, Kind, Output
 from edgecnn.blame.pipeline import Pipeline
 from edgecnn.blame.stages import exchange, walk, words
+from edgecnn.data.names import same
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.judge import scale_of
@@ -176,6 +177,7 @@ def _explained(
 def _own_names(held: Mapping[str, str], bundle: Bundle) -> Named | None:
     """The names that the file gives to its outputs, where they are the bundle's."""
     named = class_names(held, len(bundle.classes))
+    named = replace(named, classes=tuple(map(same, named.classes))) if named else None
     return named if named and sorted(named.classes) == sorted(bundle.classes) else None
 
 

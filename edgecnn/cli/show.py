@@ -131,6 +131,7 @@ def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
         print_json(bundle.model_dump_json(indent=1))
         return
     show_table(variants(bundle))
+    print(INTERVALS)
     for artifact in bundle.artifacts:
         if "rung" in artifact.notes:
             show_table(ladder(artifact))
@@ -301,6 +302,7 @@ def _table(*headers: str, title: str | None = None) -> Table:
 
 _CHECKED = ("logit error", "agree", "top-1, % [95 %]", "loss, points [95 %]", "loss limit", "missed", "false alarms")
 """The last two with fp32's in brackets."""
+INTERVALS = "[95 %]: of that figure alone, two-sided; loss limit: by one-sided bounds, 95 % for all variants at once"
 
 
 def _check_cells(check: Check | None) -> tuple[str | Text, ...]:

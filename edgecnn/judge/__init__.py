@@ -66,7 +66,7 @@ def judge(found: Distance, yardstick: Yardstick, precision: Precision, executed:
     too_few: tuple[str, ...] = ()
     if precision != "fp32" and not refused:
         images_to_show = everything.images_to_show(limit, alpha) if high > limit else None
-        too_few = tuple(_too_few(found, yardstick, everything, low, high, images_to_show))
+        too_few = tuple(_too_few(found, yardstick, everything, high, images_to_show))
     shown: Shown = "shown beyond" if refused else "not shown" if doubts or too_few else "shown within"
     refused += tuple(_ran(precision, executed, yardstick))
     return Judged(
@@ -100,17 +100,15 @@ def _ran(precision: Precision, executed: Executed | None, yardstick: Yardstick) 
     return unmet(executed, yardstick.requirements)
 
 
-def _too_few(
-    found: Distance, yardstick: Yardstick, everything: Part, low: float, high: float, to_show: int | None
-) -> list[str]:
+def _too_few(found: Distance, yardstick: Yardstick, everything: Part, high: float, to_show: int | None) -> list[str]:
     """What the images cannot show."""
     found_few = []
     if high > yardstick.loss_limit:
         of = "" if everything.independent == found.images else f" of {everything.independent} parts"
         cure = f"; about {to_show:,} answered alike would show it" if to_show else ""
         found_few.append(
-            f"{found.images} images{of} leave the loss between {low:+.1f} and {high:+.1f} points: "
-            f"not shown to be within {yardstick.loss_limit:g}{cure}"
+            f"{found.images} images{of} leave a loss of up to {high:.1f} points (one-sided, 95 % for all variants at "
+            f"once): not shown to be within {yardstick.loss_limit:g}{cure}"
         )
     absent = sorted(set(range(len(yardstick.classes))) - set(np.unique(found.known).tolist()))
     if absent:

@@ -47,6 +47,11 @@ def test_what_enters_is_what_is_written(tmp_path: Path) -> None:
     assert (pipeline.decode, pipeline.orientation) == ("whole", "exif")
 
 
+def test_names_are_compared_whatever_disk_they_come_from(tmp_path: Path) -> None:
+    (tmp_path / "pre.toml").write_text(GOOD + 'classes = ["scho\u0308n", "Riß"]\n', encoding="utf-8")
+    assert read_description(tmp_path / "pre.toml").classes == ("sch\u00f6n", "Riß")
+
+
 def test_the_example_of_the_help_is_a_description(tmp_path: Path) -> None:
     lines = verify.VERB.example.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("  size ="))

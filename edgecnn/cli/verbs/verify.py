@@ -81,7 +81,7 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
     from edgecnn.artifact import load_bundle
     from edgecnn.blame.tables import explanation_shown
     from edgecnn.blame.variants import explain as bisect
-    from edgecnn.cli.show import say, show_table, verified, warn
+    from edgecnn.cli.show import INTERVALS, say, show_table, verified, warn
     from edgecnn.verify import verify as check
 
     rows = check(bundle, data, variants, say)
@@ -92,6 +92,7 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
         print(json.dumps(whole, indent=1))
     else:
         show_table(verified(rows))
+        print(INTERVALS)
         for row in rows:
             if row.reason:
                 print(f"{row.variant}: {row.reason}")
