@@ -63,6 +63,16 @@ def last_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory was lacking: libraries tell it by an exception of their own (torch), or in a text alone."""
+    said = ("can't allocate memory", "Cannot allocate memory", "bad_alloc", "failed to allocate memory")
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or any(text in str(error) for text in said)
+    )
+
+
 @contextmanager
 def one_line_where_damaged(path: Path, what: str) -> Iterator[None]:
     """Around the mere reading of somebody's file: UserError for whatever else is raised, as readers trust a file."""

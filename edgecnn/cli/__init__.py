@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -13,7 +14,7 @@ from edgecnn.cli import terminal, usage
 from edgecnn.cli.verbs import in_order, register
 from edgecnn.disk import refusal
 from edgecnn.ending import end_in_order
-from edgecnn.errors import UserError, first_line, one_line
+from edgecnn.errors import UserError, first_line, one_line, out_of_memory
 
 app = typer.Typer(
     name="edgecnn",
@@ -64,6 +65,7 @@ def _run(command: typer.Typer) -> None:
     end_in_order()
     try:
         try:
+            _refuse_no_working_folder()
             usage.refuse_empty_words(sys.argv[1:])
             code = command(prog_name="edgecnn", standalone_mode=False)
         finally:
@@ -79,14 +81,31 @@ def _run(command: typer.Typer) -> None:
     except OSError as error:
         _refuse(refusal(error))
     except Exception as error:
-        misused = usage.mistake_of(error)
-        if misused:
-            _refuse(misused)
-        if isinstance(error, ImportError) and (error.name or "").partition(".")[0] != "edgecnn":
-            lib = error.name or "a library"
-            _refuse(f"{lib} does not load: {first_line(error)}: `edgecnn doctor` tells what to do")
+        cause = _cause(error)
+        if cause:
+            _refuse(cause)
         traceback.print_exc()
         sys.exit(70)
+
+
+def _refuse_no_working_folder() -> None:
+    """Libraries end the process without a word that helps, or name no path."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UserError("the folder that this was started in is gone: cd to one that is there") from None
+
+
+def _cause(error: Exception) -> str | None:
+    """Why a library failed, where that is no fault of ours."""
+    misused = usage.mistake_of(error)
+    if misused:
+        return misused
+    if isinstance(error, ImportError) and (error.name or "").partition(".")[0] != "edgecnn":
+        return f"{error.name or 'a library'} does not load: {first_line(error)}: `edgecnn doctor` tells what to do"
+    if out_of_memory(error):
+        return "out of memory (what the machine has, or ulimit -v): free some, or raise the limit, then the same again"
+    return None
 
 
 def _refuse(why: str) -> NoReturn:

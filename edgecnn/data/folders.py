@@ -253,7 +253,9 @@ def _refuse_small_classes(data: Dataset, least: int) -> None:
         f"; {most} of all {len(every)} images are one part ({', '.join(of_one[:2])}, …), which stays in one split: "
         "a finer --group, or --no-group"
     )
-    hint = large if most > max(1, len(every) // 5) else ""
+    of_class = Counter(item.label for item in every)
+    enough = all(of_class[label] >= least for label in range(len(data.classes)))
+    hint = large if enough and most > max(1, len(every) // 5) else ""
     if data.problems:
         hint += f"; left out: {listed(data.problems, 'image', most=2)}"
     if not data.train or not data.test:
@@ -278,4 +280,5 @@ def _too_small(data: Dataset, label: int, least: int) -> str | None:
         return None
     parts = len({part_of(item) for found in members.values() for item in found})
     of_parts = f" of {parts} part{'s' * (parts != 1)}" if parts < images else ""
-    return f"{data.classes[label]}/ has {images} usable images{of_parts} ({'/'.join(map(str, counts))} train/val/test)"
+    usable = f"{images} usable image{'s' * (images != 1)}{of_parts}"
+    return f"{data.classes[label]}/ has {usable} ({'/'.join(map(str, counts))} train/val/test)"

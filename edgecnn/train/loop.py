@@ -18,7 +18,7 @@ from torchvision.transforms import v2
 
 from edgecnn.checkpoint import Metrics
 from edgecnn.documents import write_atomically
-from edgecnn.errors import UserError
+from edgecnn.errors import UserError, out_of_memory
 from edgecnn.train.average import Average
 from edgecnn.train.folder import HISTORY, STATE
 from edgecnn.train.progress import ProgressBar
@@ -264,7 +264,7 @@ def _step(run: _Run, positions: NDArray[np.int64], epoch: int, number: int, tall
 
 def _explain(error: RuntimeError, task: Task, images: int) -> None:
     """Raises UserError where the machine had too little memory for a step."""
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+    if out_of_memory(error):
         raise UserError(
             f"{task.fabric.device}: out of memory with {images} images in a step: lower --batch (such as "
             f"{max(2, task.options.batch // 2)}) or --size, or train fewer stages (--recipe last, head); the same "

@@ -297,6 +297,29 @@ def test_bench_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert "Usage: edgecnn bench [OPTIONS]" in shown
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder that is in use stays there")
+def test_a_working_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    program = (
+        f"import os; os.chdir({str(tmp_path)!r}); os.rmdir({str(tmp_path)!r}); from edgecnn.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program, "scale", "--phi", "0"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "edgecnn: the folder that this was started in is gone: cd to one that is there\n"
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_too_little_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def fail(**options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("edgecnn.cli.app", fail)
+    assert "out of memory" in refused(monkeypatch, capsys)
+
+
 def test_a_terminal_without_our_signs_still_gets_its_answer() -> None:
     """As under LC_ALL=en_US.ISO-8859-1, which has no φ, no ≤ and no frames of tables."""
     environment = {**os.environ, "PYTHONIOENCODING": "iso-8859-1"}
