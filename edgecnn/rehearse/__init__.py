@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecnn.artifact import Artifact, Bundle, Golden, load_bundle, write_bundle
+from edgecnn.disk import FullDisk
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.holding import temporary_folder
@@ -164,7 +165,9 @@ def _rehearse_variant(stage: _Stage, artifact: Artifact) -> Rehearsed:
     with temporary_folder("board") as empty:
         try:
             place = stage.setup.place(artifact.runtime, empty)
-        except NoWheel as error:
+        except FullDisk:
+            raise
+        except (NoWheel, UserError) as error:  # of this engine alone: the rows of the others stand
             return Rehearsed(variant=name, outcome="not run", reason=str(error))
         here, remarks = _run_here(stage, artifact)
         stage.say(f"{name}: on {stage.device.name} ({place.how})")

@@ -17,8 +17,10 @@ from edgecnn.rehearse.boards import BOARDS
 from edgecnn.rehearse.cache import cache_folder
 from edgecnn.rehearse.compare import EMULATED, HELD_BACK, Difference, Rehearsed
 from edgecnn.rehearse.levels import LEVELS, Level, Qemu
-from edgecnn.rehearse.process import death, emulated, emulated_here, execute
+from edgecnn.rehearse.process import death, emulated, emulated_here, execute, native
+from edgecnn.rehearse.setups import Place, SetUp
 from edgecnn.rehearse.userland import Userland, check_host
+from edgecnn.rehearse.wheels import NoWheel
 from tests.rehearse.bundle import write_bundle_to_rehearse
 from tests.rehearse.test_instructions import RET, SDOT
 
@@ -240,6 +242,26 @@ def test_this_machine_is_one_of_its_own_kind(tmp_path: Path) -> None:
     assert {row.emulated for row in found.variants} == {found.emulated} == {HELD_BACK}
     assert {row.instruction_set for row in found.variants} == {here}
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("error", [NoWheel("no aarch64 wheel of it"), UserError("pip could not fetch it")])
+def test_an_engine_that_is_not_to_be_had_costs_its_own_row_alone(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    places = iter([Place(native(), "this machine", HELD_BACK, instruction_set_here((), {}))])
+
+    def place(runtime: str, empty: Path) -> Place:
+        found = next(places, None)
+        if found is None:
+            raise error
+        return found
+
+    monkeypatch.setattr(rehearsing, "check_host", lambda which: None)
+    monkeypatch.setattr(rehearsing, "set_up", lambda *given: SetUp("no emulator", "this machine", {}, place))
+    found = rehearsing.rehearse(write_bundle_to_rehearse(tmp_path / "bundle"), "x86-64-v2", cache=tmp_path / "cache")
+    assert [row.outcome for row in found.variants] == ["same", "not run"]
+    assert found.variants[1].reason == str(error)
+    assert found.exit_code == 1
 
 
 @pytest.fixture(scope="session")
