@@ -49,6 +49,8 @@ def main() -> None:
             f"{found.peak_mib} MiB, {len(found.faults)} faults",
             flush=True,
         )
+        for fault in found.faults:
+            print(f"  {fault['seen']}\n  input, hexadecimal: {fault['input']}", flush=True)
         return found
 
     with ThreadPoolExecutor(2) as pool:
