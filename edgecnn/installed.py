@@ -37,6 +37,11 @@ def need(extra: str, *libraries: str) -> None:
             raise MissingExtra(library, extra)
 
 
+def need_training() -> None:
+    """Raises MissingExtra where a library of the `train` extra is not installed."""
+    need("train", "torch", "torchvision", "timm", "safetensors", "fvcore", "lightning-fabric")
+
+
 def installed_versions(libraries: Iterable[str]) -> dict[str, str]:
     """edgecnn's version and those of the libraries that are installed, each under the name that was asked for.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -159,6 +160,14 @@ def _refuse_unprovable(budget: Budget) -> None:
         f"{plain(budget.milliseconds)} ms each; at most {MOST_SAMPLES:,} are measured: ask for p{plain(usual)} or "
         f"lower ({samples_to_bound(usual, BUDGET_CONFIDENCE):,} samples)"
     )
+
+
+def refuse_threads(threads: int) -> None:
+    """UserError where no engine is opened with so many."""
+    if threads < 1:
+        raise UserError(f"threads: {threads} is not a number of threads: give at least 1")
+    if threads > MOST_THREADS:
+        raise UserError(f"threads: {threads:,}: at most {MOST_THREADS}; this machine has {os.cpu_count()} processors")
 
 
 def target_names() -> list[str]:

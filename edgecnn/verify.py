@@ -16,6 +16,7 @@ import numpy as np
 
 from edgecnn import runtimes
 from edgecnn.artifact import Artifact, Bundle, Check, load_bundle
+from edgecnn.called import let_call
 from edgecnn.child import USER_ERROR, child_environment, death
 from edgecnn.documents import Frozen, parse, write_atomically
 from edgecnn.ending import end_with
@@ -26,6 +27,8 @@ from edgecnn.judge import yardstick_of
 from edgecnn.parity import REFERENCE_FILE, Reference, compare_with, find_test_images, load_reference, run_files
 from edgecnn.progress import Progress
 from edgecnn.proof import Proof, prove_here
+
+let_call(__name__)
 
 
 class Verified(Frozen):

@@ -117,3 +117,24 @@ def test_it_is_the_wheel_alone(place: Path) -> None:
         [BASE, "-P", "-c", code], cwd=place, env={"PATH": ""}, capture_output=True, text=True, check=True
     )
     assert "site-packages" in done.stdout
+
+
+@needs_base
+def test_the_python_interface_works_or_names_the_extra_that_it_needs(place: Path) -> None:
+    code = """
+import edgecnn
+with edgecnn.load("bundle", variant="onnx-fp32") as predictor:
+    assert predictor.predict("bundle/golden/000.png").label in predictor.classes
+assert [row.passed for row in edgecnn.verify("bundle", "parts", variants=["onnx-fp32"])] == [True]
+assert edgecnn.bench("bundle", variants=["onnx-fp32"], samples=20, out="api.jsonl")[0].p50_ms > 0
+for call in (edgecnn.fine_tune, edgecnn.export):
+    try:
+        call("parts", out="out")
+    except edgecnn.MissingExtra as error:
+        assert "pip install 'edgecnn[train]'" in str(error)
+    else:
+        raise SystemExit("not refused")
+"""
+    alone = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([BASE, "-P", "-c", code], cwd=place, env=alone, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

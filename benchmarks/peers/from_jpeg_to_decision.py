@@ -42,7 +42,7 @@ from PIL import Image
 
 from edgecnn.artifact import load_bundle
 from edgecnn.bench import host
-from edgecnn.bench.measure import decide
+from edgecnn.decide import decide
 from edgecnn.documents import sha256_of
 from edgecnn.imaging import Preparer
 from edgecnn.runtimes import open_session

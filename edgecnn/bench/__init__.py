@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +17,10 @@ from edgecnn.bench.records import NULL_VARIANT, Run, read_runs, refuse_other_con
 from edgecnn.bench.rows import COLUMNS, Overall, Row, Skipped, as_json, overall, table, unmet_by
 from edgecnn.bench.stats import Verdict
 from edgecnn.bench.summary import Summary, summarize
+from edgecnn.called import let_call
 from edgecnn.disk import FullDisk
 from edgecnn.errors import MissingExtra, UserError
-from edgecnn.profiles import MOST_SAMPLES, MOST_THREADS, Budget, parse_budget
+from edgecnn.profiles import MOST_SAMPLES, Budget, parse_budget, refuse_threads
 from edgecnn.progress import Progress
 from edgecnn.proof import DecidesOtherwise
 
@@ -43,6 +43,7 @@ __all__ = [
     "table",
     "unmet_by",
 ]
+let_call(__name__)
 
 
 LONGEST_SECONDS = 180.0
@@ -161,10 +162,7 @@ def results_path(bundle_folder: Path, bundle: Bundle, out: Path | None = None) -
 
 def plan_for(budget: Budget, threads: int, samples: int | None) -> MeasurePlan:
     """How a bench with these arguments measures. UserError where a number makes no sense."""
-    if threads < 1:
-        raise UserError(f"threads: {threads} is not a number of threads: give at least 1")
-    if threads > MOST_THREADS:
-        raise UserError(f"threads: {threads:,}: at most {MOST_THREADS}; this machine has {os.cpu_count()} processors")
+    refuse_threads(threads)
     if samples is not None and samples < 1:
         raise UserError(f"samples: {samples} is not a number of samples: give at least 1")
     if samples is not None and samples > MOST_SAMPLES:

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from edgecnn.bench.waits import ready_between, stops_between, waits
+from edgecnn.decide import Decided, decide
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.executed import Executed
@@ -32,15 +33,6 @@ STAGES = ("decode", "prepare", "infer", "decide")
 
 Clock: TypeAlias = Callable[[], int]
 """Nanoseconds since some moment."""
-
-
-class Decision(NamedTuple):
-    """The class that an image is decided to be."""
-
-    class_index: int
-    """Into the bundle's classes."""
-    probability: float
-    """Softmax."""
 
 
 class MeasurePlan(Frozen):
@@ -126,25 +118,12 @@ class NullSession(Session):
         """Nothing is held."""
 
 
-def decide(logits: Logits) -> Decision:
-    """Logits (1, classes) of one image to the class of the largest (the first of equals) and its softmax probability.
-
-    Raises UserError where a logit is not finite: such an output decides nothing.
-    """
-    scores = logits[0].tolist()
-    largest = max(scores)
-    weight = math.fsum(math.exp(score - largest) for score in scores) if math.isfinite(largest) else math.nan
-    if not math.isfinite(weight):
-        raise UserError("the network's output is not finite: verify the artifact before it decides anything")
-    return Decision(scores.index(largest), 1.0 / weight)
-
-
 def measure(
     session: Session,
     preparer: Preparer,
     encoded: Sequence[bytes],
     plan: MeasurePlan,
-    decide: Callable[[Logits], Decision] = decide,
+    decide: Callable[[Logits], Decided] = decide,
     clock: Clock = time.perf_counter_ns,
     cpu_clock: Clock = time.process_time_ns,
 ) -> Samples:
@@ -182,11 +161,11 @@ class _Unit(NamedTuple):
     prepared: int
     inferred: int
     end: int
-    decision: Decision
+    decision: Decided
 
 
 def _time_unit(
-    session: Session, preparer: Preparer, encoded: bytes, decide: Callable[[Logits], Decision], clock: Clock
+    session: Session, preparer: Preparer, encoded: bytes, decide: Callable[[Logits], Decided], clock: Clock
 ) -> _Unit:
     start = clock()
     pixels = preparer.decode(encoded)

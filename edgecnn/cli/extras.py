@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 
-from edgecnn.installed import need
+from edgecnn.installed import need_training
 
-
-def need_training() -> None:
-    """Raises MissingExtra where a library of the `train` extra is not installed."""
-    need("train", "torch", "torchvision", "timm", "safetensors", "fvcore", "lightning-fabric")
+__all__ = ["is_first_process", "need_training"]
 
 
 def is_first_process() -> bool:

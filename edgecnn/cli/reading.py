@@ -32,10 +32,8 @@ def read_labelled(data: Path, seed: int, reading: Mapping[str, Any], bar: Bar, g
     options.pop("no_group")
     bar.start(1, f"reading {data}")
     dataset = load_folder(data, progress=bar.count, seed=seed, given_splits=given_splits, **options)
-    for problem in dataset.problems:
-        say(f"left out: {problem.name}: {problem.reason}")
-    for remark in dataset.remarks:
-        say(remark)
+    for line in dataset.lines:
+        say(line)
     return dataset
 
 

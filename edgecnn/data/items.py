@@ -58,6 +58,11 @@ class Dataset:
         """train, val or test."""
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
+    @property
+    def lines(self) -> list[str]:
+        """What was left out and why, then the remarks."""
+        return [*(f"left out: {problem.name}: {problem.reason}" for problem in self.problems), *self.remarks]
+
 
 def part_of(item: Item) -> str:
     """What tells its part from others: its name, else its content."""

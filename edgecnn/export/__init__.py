@@ -8,6 +8,7 @@ from pathlib import Path
 
 from edgecnn import formats
 from edgecnn.artifact import Artifact, Bundle, LeftOut, load_bundle, write_bundle
+from edgecnn.called import let_call
 from edgecnn.checkpoint import CHECKPOINT, read_checkpoint
 from edgecnn.data import load_split, split_hashes
 from edgecnn.documents import Frozen, Sha256, folder_written_whole, parse, sha256_of_file, write_atomically
@@ -24,6 +25,7 @@ from edgecnn.runtimes import get as get_runtime
 from edgecnn.runtimes import names as runtime_names
 
 __all__ = ["export", "is_of", "refuse_other_content", "refuse_unknown", "target_hash", "tools_here", "unfit"]
+let_call(__name__)
 
 
 def export(

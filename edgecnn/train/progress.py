@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
+
+from edgecnn.progress import Progress
 
 
 class ProgressBar(Protocol):
@@ -26,3 +29,18 @@ class Silent:
     def advance(self, steps: int = 1, status: str = "") -> None: ...
 
     def text(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Tells what begins, and each line worth reading, but no steps."""
+
+    say: Progress
+
+    def start(self, total: int, text: str) -> None:
+        self.say(text)
+
+    def advance(self, steps: int = 1, status: str = "") -> None: ...
+
+    def text(self, text: str) -> None:
+        self.say(text)

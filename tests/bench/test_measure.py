@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from edgecnn.artifact import Preprocess
-from edgecnn.bench.measure import MeasurePlan, NullSession, decide, measure
+from edgecnn.bench.measure import MeasurePlan, NullSession, measure
+from edgecnn.decide import decide
 from edgecnn.errors import BadImage, UserError
 from edgecnn.imaging import Preparer
 
