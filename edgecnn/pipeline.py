@@ -6,13 +6,15 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgecnn.artifact import Bundle, Choice, load_bundle, write_bundle
+from edgecnn.artifact import Bundle, load_bundle, write_bundle
 from edgecnn.bench import NULL_VARIANT, Summary, bench, plan_for, read_runs, summarize
 from edgecnn.bench.host import fingerprint
 from edgecnn.bench.records import subject_of
 from edgecnn.bench.rows import Row
+from edgecnn.choice import chosen
 from edgecnn.pooled import POOLED
 from edgecnn.profiles import parse_budget
+from edgecnn.progress import Stage
 
 Say = Callable[[str], None]
 
@@ -26,7 +28,7 @@ def bench_once(folder: Path, runs: Path, samples: int | None, say: Say) -> list[
     if runs.is_file():
         rows = _rows_of(bundle, runs, samples, say)
         if rows:
-            say(f"bench: already done ({runs})")
+            say(Stage(f"bench: already done ({runs})"))
             return rows
     part = runs.with_name(f"{runs.stem}.part.jsonl")
     part.unlink(missing_ok=True)
@@ -36,17 +38,17 @@ def bench_once(folder: Path, runs: Path, samples: int | None, say: Say) -> list[
 
 
 def choose(folder: Path, rows: Sequence[Row]) -> Bundle:
-    """Record in the bundle which variant to deploy: the fastest, by median, of those that meet the budget.
+    """Record in the bundle which variant to deploy: see `edgecnn.choice.chosen`.
 
     Validation images have selected the variants already; the test images rank none, but one that they show to be beyond
-    a limit is never chosen. Where none meets the budget, the fastest is chosen and the reason says so. None is chosen
-    where the network itself is in doubt, where none was measured, or on another processor than the target's: which is
-    fastest there is for a bench on the target to say.
+    a limit is never chosen. Where none meets the budget, one is chosen all the same and the reason says so. None is
+    chosen where the network itself is in doubt, where none was measured, or on another processor than the target's:
+    which is fastest there is for a bench on the target to say.
     """
     bundle = load_bundle(folder)
     usable = {one.variant for one in bundle.artifacts if bundle.unusable(one) is None}
     measured = [row for row in rows if isinstance(row, Summary) and row.verdict is not None and row.variant in usable]
-    choice = _choice(measured) if measured and fingerprint().machine == bundle.machine else None
+    choice = chosen(bundle, measured) if fingerprint().machine == bundle.machine else None
     if choice != bundle.choice:
         bundle = bundle.model_copy(update={"choice": choice})
         write_bundle(folder, bundle)
@@ -68,20 +70,6 @@ def with_choice(rows: Sequence[Row], bundle: Bundle) -> list[Row]:
     """The rows with the bundle's choice marked."""
     variant = bundle.choice.variant if bundle.choice else None
     return [row.model_copy(update={"chosen": row.variant == variant}) for row in rows]
-
-
-def _choice(measured: Sequence[Summary]) -> Choice:
-    passing = [row for row in measured if row.verdict is not None and row.verdict.outcome == "PASS"]
-    best = min(passing or measured, key=lambda row: row.p50_ms)
-    if passing:
-        reason = f"fastest of {_variants(passing)} within {best.budget} that validation kept"
-    else:
-        reason = f"fastest of {_variants(measured)} that validation kept; none was shown to meet {best.budget}"
-    return Choice(variant=best.variant, reason=f"{reason}: p50 {best.p50_ms:.2f} ms")
-
-
-def _variants(rows: Sequence[Summary]) -> str:
-    return "1 variant" if len(rows) == 1 else f"{len(rows)} variants"
 
 
 def _rows_of(bundle: Bundle, runs: Path, samples: int | None, say: Say) -> list[Row]:

@@ -21,7 +21,7 @@ from edgecnn.called import let_call
 from edgecnn.disk import FullDisk
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.profiles import MOST_SAMPLES, Budget, parse_budget, refuse_threads
-from edgecnn.progress import Progress
+from edgecnn.progress import Progress, Stage
 from edgecnn.proof import DecidesOtherwise
 
 __all__ = [
@@ -84,7 +84,10 @@ def bench(
     with outputs.files(path, least_bytes=outputs.LITTLE):
         job = _Bench(bundle_folder, bundle, images, budget, plan, threads, path, say)
         rows: list[Row] = [_harness(job)] if null else []
-        rows += [_row(job, artifact, longer=samples is None) for artifact in artifacts]
+        for index, artifact in enumerate(artifacts):
+            words = f"bench: {artifact.variant}, {plan.samples:,} samples in {artifact.runtime}"
+            say(Stage(words, index, len(artifacts)))
+            rows.append(_row(job, artifact, longer=samples is None))
         if any(isinstance(row, Summary) for row in rows):
             say(f"raw runs: {path}")
     return rows
@@ -106,7 +109,7 @@ class _Bench:
 
 
 def _harness(job: _Bench) -> Row:
-    job.say(f"{NULL_VARIANT}: {job.plan.samples:,} samples")
+    job.say(Stage(f"bench: {NULL_VARIANT}, {job.plan.samples:,} samples"))
     run = measure_in_child(job.folder, None, job.images, job.plan, job.threads)
     write_run(job.path, run)
     return summarize(run, job.budget)
@@ -116,7 +119,6 @@ def _row(job: _Bench, artifact: Artifact, longer: bool) -> Row:
     """One variant, measured. `longer`: once more, where bursts left too few samples."""
     choice, unusable = job.bundle.choice, job.bundle.unusable(artifact)
     chosen = choice is not None and choice.variant == artifact.variant
-    job.say(f"{artifact.variant}: {job.plan.samples:,} samples in {artifact.runtime}")
     measured = _measure_variant(job.folder, artifact, job.images, job.plan, job.threads)
     again = _longer(summarize(measured, job.budget), job.plan) if isinstance(measured, Run) and longer else None
     if isinstance(measured, Run) and again is not None:

@@ -34,6 +34,8 @@ class Overall(Frozen):
 
     outcome: Outcome
     reason: str
+    variant: str | None = None
+    """The one that it is about."""
 
     @property
     def exit_code(self) -> int:
@@ -53,10 +55,13 @@ def overall(rows: Sequence[Row]) -> Overall:
     for row in rows:
         if row.chosen and row.unusable is None:
             outcome, reason = _judged(row)
-            return Overall(outcome=outcome, reason=f"{row.variant} (the bundle's choice): {reason}")
+            return Overall(
+                outcome=outcome, reason=f"{row.variant} (the bundle's choice): {reason}", variant=row.variant
+            )
     if vetoed and (len(vetoed) == len(variants) or any(row.chosen for row in vetoed)):
         row = next((row for row in vetoed if row.chosen), vetoed[0])
-        return Overall(outcome="FAIL", reason=f"{row.variant} must not be deployed: {row.unusable}")
+        reason = f"{row.variant} must not be deployed: {row.unusable}"
+        return Overall(outcome="FAIL", reason=reason, variant=row.variant)
     usable = [row for row in variants if row.unusable is None]
     if not usable:
         return Overall(outcome="INCONCLUSIVE", reason="no variant was measured")
@@ -64,7 +69,7 @@ def overall(rows: Sequence[Row]) -> Overall:
     outcome, reason = _judged(best)
     measured = sum(isinstance(row, Summary) for row in usable)
     of = f" (the best of {measured})" if measured > 1 else ""
-    return Overall(outcome=outcome, reason=f"{best.variant}{of}: {reason}")
+    return Overall(outcome=outcome, reason=f"{best.variant}{of}: {reason}", variant=best.variant)
 
 
 def table(rows: Sequence[Row]) -> list[dict[str, Any]]:

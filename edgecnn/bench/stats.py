@@ -103,7 +103,7 @@ def verdict(
         bounds = _bounds(samples, budget, confidence, burst)
         drifted = _drift(samples, budget, bounds, confidence)
     outcome = _outcome(samples, budget, bounds, confidence)
-    reason, more = _explained(samples, budget, bounds, confidence)
+    reason, more = _explained(samples, budget, bounds, confidence, more_may_decide=not doubts)
     reasons = [*doubts, *(() if outcome == "PASS" else slowed), *([drifted] if drifted else [])]
     return Verdict(
         outcome="INCONCLUSIVE" if reasons else outcome,
@@ -206,9 +206,9 @@ def _outcome(samples: NDArray[np.float64], budget: Budget, bounds: _Bounds, conf
 
 
 def _explained(
-    samples: NDArray[np.float64], budget: Budget, bounds: _Bounds, confidence: float
+    samples: NDArray[np.float64], budget: Budget, bounds: _Bounds, confidence: float, more_may_decide: bool
 ) -> tuple[str, int | None]:
-    """What the bounds say, and about how many more samples would decide."""
+    """What the bounds say, and about how many more samples would decide, where any number would."""
     name, lower, upper = f"p{plain(budget.percentile)}", bounds.lower, bounds.upper
     sure, limit = f"at {100 * confidence:g} % confidence", f"the budget is {plain(budget.milliseconds)} ms"
 
@@ -224,7 +224,7 @@ def _explained(
     so_far = f"; it is at least {ms(lower)} so far" if lower is not None else ""
     if samples.size < needed:
         reason = f"{samples.size:,} samples are too few to bound {name} {sure} ({needed:,} needed){so_far}; {limit}"
-        return reason, needed - samples.size
+        return reason, needed - samples.size if more_may_decide else None
     over = int((samples > budget.milliseconds).sum())
     more = _more_samples(samples.size, over, budget.percentile, confidence, bounds.burst)
     hint = f"about {more:,} more samples may decide" if more else "too close to the budget for more samples to decide"
@@ -235,7 +235,7 @@ def _explained(
     else:
         reason = f"{name} is between {ms(lower).removesuffix(' ms')} and {ms(upper)} {sure}"
         reason += f"; {bursts}" if bounds.burst > 1 else ""
-    return f"{reason}; {limit}: {hint}", more
+    return (f"{reason}; {limit}: {hint}", more) if more_may_decide else (f"{reason}; {limit}", None)
 
 
 @lru_cache(maxsize=1024)

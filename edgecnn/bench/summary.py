@@ -51,6 +51,9 @@ class Summary(Frozen):
     p50_ms: float
     p90_ms: float
     p99_ms: float
+    max_ms: float
+    over_budget: int
+    """Units that took longer than the budget's milliseconds."""
     lower_ms: float | None
     """Lower 99 % confidence bound of the budget's percentile."""
     upper_ms: float | None
@@ -103,6 +106,8 @@ def summarize(run: Run, budget: Budget, chosen: bool = False, unusable: str | No
         p50_ms=stats.percentile(total, 50),
         p90_ms=stats.percentile(total, 90),
         p99_ms=stats.percentile(total, 99),
+        max_ms=float(total.max()),
+        over_budget=int((total > budget.milliseconds).sum()),
         lower_ms=judged.lower_ms,
         upper_ms=judged.upper_ms,
         samples=total.size,

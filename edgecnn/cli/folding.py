@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.training import fine_tune_on, read_for_training
+from edgecnn.progress import Stage
 
 if TYPE_CHECKING:
     from edgecnn.artifact import Interval
@@ -21,7 +22,8 @@ def over_folds(
 
     Also what any fold's bundle falls short of.
     """
-    from edgecnn.cli.show import say, shortfalls
+    from edgecnn.cli.live import say
+    from edgecnn.cli.show import shortfalls
     from edgecnn.documents import write_atomically
     from edgecnn.export import export
     from edgecnn.folds import datasets, pool
@@ -30,7 +32,8 @@ def over_folds(
     done, short = [], []
     every = read_for_training(data, training, given_splits=False)
     for number, fold in enumerate(datasets(every, count, training["seed"]), 1):
-        say(f"fold {number} of {count}: {len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test images")
+        images = f"{len(fold.train)} train, {len(fold.val)} val, {len(fold.test)} test images"
+        say(Stage(f"fold {number} of {count}: {images}"))
         place = folder if number == 1 else folder / f"fold-{number}"
         fine_tune_on(fold, place / "train", training)
         bundle = export(place / "train", target, place / "bundle", data, say)
@@ -45,7 +48,8 @@ def show_pooled(pooled: Pooled) -> None:
     """A line a variant, what the figures are of, and what they show against the target's limit."""
     from rich.table import Table
 
-    from edgecnn.cli.show import console, judged_words, loss_shown, show_table
+    from edgecnn.cli.live import console
+    from edgecnn.cli.show import judged_words, loss_shown, show_table
 
     table = Table("variant", "passed", "top-1, %", "fp32, %", "loss, points", "loss limit")
     for title in ("agreement, %", "missed", "false alarms"):

@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", help="Show all: rungs, epochs, whole tables. The log has them too."),
+]
 Data = Annotated[Path, typer.Argument(help="Folder: <class>/*.jpg, or {train,val,test}/<class>/*.jpg.")]
 TargetName = Annotated[str, typer.Option("--target", help="desktop-cpu, raspberry-pi-4, … or your own .toml file.")]
 BudgetText = Annotated[str | None, typer.Option("--budget", help="Such as 30ms@p99. Default: the target's.")]

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli.options import Good, Group, MinPerClass, NoGroup, Skip
 from edgecnn.errors import UserError
+from edgecnn.progress import Stage
 
 if TYPE_CHECKING:
-    from edgecnn.cli.show import Bar
+    from edgecnn.cli.live import Bar
     from edgecnn.data import Dataset
 
 READING: dict[str, tuple[Any, Any]] = {
@@ -25,12 +26,12 @@ READING: dict[str, tuple[Any, Any]] = {
 
 def read_labelled(data: Path, seed: int, reading: Mapping[str, Any], bar: Bar, given_splits: bool = True) -> Dataset:
     """The images with their splits; what was left out, and what there is to say of their parts, on stderr."""
-    from edgecnn.cli.show import say
+    from edgecnn.cli.live import say
     from edgecnn.data import load_folder
 
     options = {**reading, "looks": looks_of(reading["group"], reading["no_group"])}
     options.pop("no_group")
-    bar.start(1, f"reading {data}")
+    bar.start(1, Stage(f"reading {data}"))
     dataset = load_folder(data, progress=bar.count, seed=seed, given_splits=given_splits, **options)
     for line in dataset.lines:
         say(line)

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from edgecnn.artifact import Artifact, Bundle, Check, Doubt, Judged
+from edgecnn.cli.live import console, keep, say
 from edgecnn.cli.narrow import fitted
-from edgecnn.cli.terminal import print_json
-from edgecnn.errors import one_line
 from edgecnn.verify import Verified
 
 if TYPE_CHECKING:
@@ -31,15 +26,42 @@ OUTCOME_STYLES = {
     "REFUSED": "bold red",
 }
 _PASSED = {True: ("yes", "green"), False: ("no", "red"), None: ("skipped", "dim")}
-_NARROWEST = 180
-"""Columns where stdout is not a terminal: tables in logs are not folded to 80."""
 
 
-def console(stderr: bool = False) -> Console:
-    """stdout, or stderr. No text is markup to it, for names and paths may look like it: what has a style is a Text."""
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    width = None if terminal else _NARROWEST
-    return Console(width=width, highlight=False, markup=False, emoji=False, stderr=stderr)
+def log_bundle(bundle: Bundle) -> None:
+    """All that is known of its variants, into the log; with --verbose on stderr too."""
+    ladders = [ladder(artifact) for artifact in bundle.artifacts if "rung" in artifact.notes]
+    _log([variants(bundle), Text(INTERVALS), *ladders, *(Text(remark) for remark in remarks(bundle))])
+
+
+def log_rows(rows: Sequence[Row]) -> None:
+    """All that is known of their latency, into the log; with --verbose on stderr too."""
+    _log(_measured(rows))
+
+
+def show_rows(rows: Sequence[Row]) -> None:
+    """All that is known of their latency, on stdout."""
+    for shown in _measured(rows):
+        show_table(shown)
+
+
+def _log(told: Sequence[RenderableType]) -> None:
+    for shown in told:
+        if keep(shown):
+            show_table(shown, stderr=True)
+
+
+def _measured(rows: Sequence[Row]) -> list[RenderableType]:
+    """The table of latencies, and what each row has to say beside its numbers."""
+    from edgecnn.bench import table
+
+    title = "latency from encoded bytes to decision, ms (bound: 99 % confidence, of the budget's percentile)"
+    told: list[RenderableType] = [Text(title), latencies(table(rows))]
+    for row in table(rows):
+        if row["reason"] and row["verdict"] != "PASS":
+            told.append(Text(f"{row['variant']}: {row['reason']}"))
+        told += [Text(f"{row['variant']}: {note}") for note in row["notes"]]
+    return told
 
 
 def show_table(table: RenderableType, name: int = 0, stderr: bool = False) -> None:
@@ -48,60 +70,11 @@ def show_table(table: RenderableType, name: int = 0, stderr: bool = False) -> No
     output.print(fitted(table, output, name) if isinstance(table, Table) else table)
 
 
-def say(text: str) -> None:
-    """A line of progress, on stderr."""
-    print(one_line(text), file=sys.stderr, flush=True)
-
-
 def warn(doubts: Sequence[Doubt]) -> None:
     """Loudly, on stderr: the network may answer wrongly, whatever the engine."""
     for doubt in doubts:
         text = f"WARNING: the network does not fit what is assumed of it: {doubt.words}"
         console(stderr=True).print(styled(text, "bold red"), soft_wrap=True)
-
-
-class Bar:
-    """A progress bar on stderr; silent where stderr is not a terminal."""
-
-    def __init__(self) -> None:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-        )
-        self._progress = Progress(
-            *columns, console=console(stderr=True), disable=not sys.stderr.isatty(), transient=True
-        )
-        self._task = self._progress.add_task("", total=None, visible=False)
-
-    def start(self, total: int, text: str) -> None:
-        """A new piece of work of `total` steps."""
-        if self._progress.disable:
-            say(text)
-        self._progress.reset(self._task, total=total, description=text, visible=True)
-
-    def advance(self, steps: int = 1, status: str = "") -> None:
-        """So many steps are done; `status` is how it goes just now."""
-        if status:
-            self._progress.update(self._task, description=status)
-        self._progress.advance(self._task, steps)
-
-    def text(self, text: str) -> None:
-        """A remark, such as an epoch's losses."""
-        self._progress.console.print(text)
-
-    def count(self, done: int, of: int) -> None:
-        """For callers that report (done, of)."""
-        self._progress.update(self._task, completed=done, total=of, visible=True)
-
-
-@contextmanager
-def progress_bar() -> Iterator[Bar]:
-    """A bar that is gone afterwards, also after an error."""
-    bar = Bar()
-    with bar._progress:
-        yield bar
 
 
 def shortfalls(bundle: Bundle) -> list[str]:
@@ -123,42 +96,6 @@ def tell_why_1(reasons: Sequence[str]) -> None:
     """The last line on stderr: why the exit code is 1 although variants passed, or a verdict is PASS."""
     if reasons:
         say(f"exit code 1: {'; '.join(reasons)}")
-
-
-def show_bundle(bundle: Bundle, folder: Path, as_json: bool) -> None:
-    """Its variants, what a reader must know besides, and how many passed."""
-    if as_json:
-        print_json(bundle.model_dump_json(indent=1))
-        return
-    show_table(variants(bundle))
-    print(INTERVALS)
-    for artifact in bundle.artifacts:
-        if "rung" in artifact.notes:
-            show_table(ladder(artifact))
-    for remark in remarks(bundle):
-        print(remark)
-    warn(bundle.doubts)
-    beyond = sum(not artifact.check.judged.acceptable for artifact in bundle.artifacts)
-    of_them = f" ({beyond} of them NOT within the target on test images)" if beyond else ""
-    count = len(bundle.artifacts)
-    print(f"{folder}: {count} variant{'s' * (count != 1)} passed{of_them}, {len(bundle.left_out)} left out")
-
-
-def show_rows(rows: Sequence[Row]) -> None:
-    """Latencies, what each row has to say, and the verdict."""
-    from edgecnn.bench import overall, table
-
-    cells = table(rows)
-    output = console()
-    output.print("latency from encoded bytes to decision, ms (bound: 99 % confidence, of the budget's percentile)")
-    show_table(latencies(cells))
-    for row in cells:
-        if row["reason"] and row["verdict"] != "PASS":
-            output.print(f"{row['variant']}: {row['reason']}")
-        for note in row["notes"]:
-            output.print(f"{row['variant']}: {note}")
-    verdict = overall(rows)
-    output.print(Text.assemble(outcome(verdict.outcome), f"  {verdict.reason}"))
 
 
 def variants(bundle: Bundle) -> Table:

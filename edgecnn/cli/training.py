@@ -113,7 +113,7 @@ def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkp
 
 def read_for_training(data: Path, training: Mapping[str, Any], given_splits: bool = True) -> Dataset:
     """The images, read as the command line says; `given_splits`: as of `load_folder`."""
-    from edgecnn.cli.show import progress_bar
+    from edgecnn.cli.live import progress_bar
     from edgecnn.models import refuse_no_network
 
     options = _options_of(training)  # a mistake in them is told before anything long begins
@@ -125,7 +125,8 @@ def read_for_training(data: Path, training: Mapping[str, Any], given_splits: boo
 
 def fine_tune_on(dataset: Dataset, out: Path, training: Mapping[str, Any]) -> Checkpoint:
     """Train on images that were read, as the command line says."""
-    from edgecnn.cli.show import progress_bar, say, show_table, tried, warn
+    from edgecnn.cli.live import keep, progress_bar, say
+    from edgecnn.cli.show import show_table, tried, warn
     from edgecnn.train import fine_tune, read_evidence
 
     options = _options_of(training)
@@ -136,7 +137,7 @@ def fine_tune_on(dataset: Dataset, out: Path, training: Mapping[str, Any]) -> Ch
             say(f"weights: {len(names)} tensors {word}: {', '.join(names[:4])}{', …' if len(names) > 4 else ''}")
     warn(checkpoint.doubts)
     evidence: Evidence | None = read_evidence(out)
-    if evidence:
+    if evidence and keep(tried(evidence)):
         show_table(tried(evidence), stderr=True)
     return checkpoint
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgecnn import formats
@@ -18,7 +19,7 @@ from edgecnn.export.job import Job, prepare_job
 from edgecnn.export.variant import make_variant
 from edgecnn.holding import temporary_folder
 from edgecnn.profiles import Target, VariantSpec
-from edgecnn.progress import Progress
+from edgecnn.progress import Progress, Stage
 from edgecnn.quantize import names as quantize_names
 from edgecnn.require import parse as parse_requirements
 from edgecnn.runtimes import get as get_runtime
@@ -26,6 +27,9 @@ from edgecnn.runtimes import names as runtime_names
 
 __all__ = ["export", "is_of", "refuse_other_content", "refuse_unknown", "target_hash", "tools_here", "unfit"]
 let_call(__name__)
+
+
+_INT8_WORK = 8
 
 
 def export(
@@ -59,7 +63,10 @@ def export(
     part = _part(out, digest, target)
     with temporary_folder("export") as work:
         job = prepare_job(checkpoint, digest, module, data, target, work, part, progress)
-        done = [_variant_once(job, spec) for spec in target.variants]
+        done = []
+        for index, spec in enumerate(target.variants):
+            progress(Stage(f"export: {spec.variant}", _work(target.variants[:index]), _work(target.variants)))
+            done.append(_variant_once(job, spec))
     if all(isinstance(one, LeftOut) and one.final for one in done):
         shutil.rmtree(part)  # there is nothing to go on from
     with folder_written_whole(out) as folder:
@@ -98,7 +105,7 @@ def _already(run: Path, target: Target, out: Path, progress: Progress) -> Bundle
         return None
     if not is_of(bundle, run, target):
         return None
-    progress(f"export: already done ({out})")
+    progress(Stage(f"export: already done ({out})"))
     return bundle
 
 
@@ -137,6 +144,11 @@ def unfit(spec: VariantSpec) -> list[str]:
     elif spec.format in able and spec.format not in get_runtime(spec.runtime).runs:
         wrong.append(f"{spec.variant}: {spec.runtime} does not open {spec.format}")
     return wrong
+
+
+def _work(variants: Sequence[VariantSpec]) -> float:
+    """How long they take, in units of one that is not int8: the ladder makes an int8 one several times."""
+    return sum(_INT8_WORK if spec.precision == "int8" else 1 for spec in variants)
 
 
 class _Done(Frozen):

@@ -22,7 +22,7 @@ from edgecnn.judge import Labels, Yardstick, yardstick_for
 from edgecnn.metadata import describe
 from edgecnn.parity import Reference, prepare_files
 from edgecnn.profiles import Target
-from edgecnn.progress import Progress
+from edgecnn.progress import Progress, Stage
 from edgecnn.quantize.ladder import TuningSet
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def prepare_job(
         _refuse_one_class(calibration, data)
     spec, yardstick = checkpoint.preprocess, yardstick_for(target, data.classes, data.good_class)
     deployed = Deployed(module, spec).eval()
-    progress("fp32 in PyTorch on validation and test images")
+    progress(Stage("export: fp32 in PyTorch on validation and test images"))
     judging = _judging(deployed, checkpoint, data, calibration)
     logits = deployed.answers(prepare_files([item.path for item in data.test], spec))
     described = describe(checkpoint.classes, spec, checkpoint.model)

@@ -17,6 +17,7 @@ from edgecnn.documents import sha256_of_file, write_atomically
 from edgecnn.errors import UserError
 from edgecnn.installed import installed_versions
 from edgecnn.models import Deployed, save_module
+from edgecnn.progress import Stage
 from edgecnn.train.augmentation import augment
 from edgecnn.train.evidence import Evidence, gather, read_evidence, worth_comparing
 from edgecnn.train.folder import CACHE, EVIDENCE, HISTORY, RUN, STATE, identity_of, open_folder, remove_working_files
@@ -94,6 +95,9 @@ def fine_tune(
                 start = _by_evidence(data, options, start, cache or out / CACHE, out, progress)
             else:
                 progress.text(f"several processes do not compare recipes: {start.recipe.name}, {start.reason}")
+        recipe = start.recipe
+        if recipe.name != "none":
+            progress.text(Stage(f"training: recipe {recipe.name}, at most {recipe.epochs} epochs"))
         task = task_of(data, options, start, cache or out / CACHE, progress)
         position = train(task, out, progress) if start.recipe.name != "none" else Position((), 0, {})
         task.module.load_state_dict(position.best, strict=False)
@@ -113,6 +117,7 @@ def _by_evidence(
         asked = options.model_copy(update={"recipe": recipe.name, "epochs": None, "decay": None})
         return start_of(data, asked, start.fabric, (recipe, ""))
 
+    progress.text(Stage(f"comparing recipes on held-out folds, about {options.minutes:g} min"))
     evidence, recipe = gather(data, options, build, cache, out, progress)
     for symptom in evidence.symptoms:
         progress.text(symptom)

@@ -109,7 +109,7 @@ def at_terminal(*words: str, **environment: str) -> tuple[int, str]:
 def test_a_progress_bar_takes_a_name_as_it_is() -> None:
     """Which is drawn only where stderr is a terminal."""
     code = """
-from edgecnn.cli.show import progress_bar
+from edgecnn.cli.live import progress_bar
 with progress_bar() as bar:
     bar.start(1, "[/x] [bold]")
     bar.text("[/y] :smile:")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from edgecnn.cli.options import BudgetText, BundleFolder, Json, Require, Samples
+from edgecnn.cli.options import BudgetText, BundleFolder, Json, Require, Samples, Verbose
 from edgecnn.cli.verbs import Verb
 
 
@@ -24,6 +26,7 @@ def bench(
     null: Annotated[bool, typer.Option(help="Also measure what the harness itself costs.")] = True,
     require: Require = None,
     as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Measure from encoded bytes to decision, against the budget.
 
@@ -33,28 +36,36 @@ def bench(
     from edgecnn.artifact import load_bundle
     from edgecnn.bench import as_json as rows_as_json
     from edgecnn.bench import bench as measure
-    from edgecnn.bench import overall, unmet_by
-    from edgecnn.cli.show import say, show_rows, warn
+    from edgecnn.bench import overall, results_path, unmet_by
+    from edgecnn.cli.closing import Ending, show_closing
+    from edgecnn.cli.live import say
+    from edgecnn.cli.show import show_rows, warn
     from edgecnn.profiles import parse_budget
     from edgecnn.require import parse
 
-    required = parse(require) if require else ()
+    began, required = time.monotonic(), parse(require) if require else ()
+    limit = parse_budget(budget) if budget else None
+    opened = load_bundle(bundle)
+    runs = results_path(bundle, opened, out)
     rows = measure(
         bundle,
         variants=variant,
         images=images,
-        budget=parse_budget(budget) if budget else None,
+        budget=limit,
         threads=threads,
         samples=samples,
-        out=out,
+        out=runs,
         null=null,
         progress=say,
     )
     if as_json:
         print(json.dumps(rows_as_json(rows), indent=1))
     else:
-        show_rows(rows)
-    warn(load_bundle(bundle).doubts)
+        if verbose:
+            show_rows(rows)
+        report = f"edgecnn report {shlex.quote(str(bundle))} --runs {shlex.quote(str(runs))} --out report/"
+        show_closing(opened, rows, Ending([report], [("raw runs", str(runs))], time.monotonic() - began))
+    warn(opened.doubts)
     failing = unmet_by(rows, required)
     for line in failing:
         print(line, file=sys.stderr)

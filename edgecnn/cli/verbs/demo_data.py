@@ -20,7 +20,7 @@ def demo_data(
     Classes: good, crack, scratch, dent, discolour.
     """
     from edgecnn import outputs
-    from edgecnn.cli.show import progress_bar
+    from edgecnn.cli.live import progress_bar
     from edgecnn.data.surfaces import write_demo_data
 
     with outputs.folders(out, least_bytes=outputs.LITTLE), progress_bar() as bar:

@@ -53,7 +53,7 @@ def embed(
     """
     need_training()
     from edgecnn import outputs
-    from edgecnn.cli.show import progress_bar, say
+    from edgecnn.cli.live import progress_bar, say
     from edgecnn.embeddings import embed as run
     from edgecnn.embeddings import images_of_run, read_images, refuse_other_content
     from edgecnn.embeddings.features import from_checkpoint, from_model
@@ -109,7 +109,8 @@ def _refuse_misfits(fit: str, both: bool) -> None:
 def _show(findings: Findings) -> None:
     from rich.table import Table
 
-    from edgecnn.cli.show import console, show_table
+    from edgecnn.cli.live import console
+    from edgecnn.cli.show import show_table
 
     output = console()
     output.print(

@@ -75,7 +75,8 @@ def _list(as_json: bool) -> None:
 
 
 def _show(explained: Explained) -> None:
-    from edgecnn.cli.show import console, show_table
+    from edgecnn.cli.live import console
+    from edgecnn.cli.show import show_table
     from edgecnn.explain import CAUTION, COUNTED
 
     output = console()

@@ -9,7 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from edgecnn.cli.extras import need_training
-from edgecnn.cli.options import Good, Group, Json, MinPerClass, NoGroup, Require, Seed, Skip, TargetName, WeightsKey
+from edgecnn.cli.options import (
+    Good,
+    Group,
+    Json,
+    MinPerClass,
+    NoGroup,
+    Require,
+    Seed,
+    Skip,
+    TargetName,
+    Verbose,
+    WeightsKey,
+)
 from edgecnn.cli.reading import read_labelled
 from edgecnn.cli.verbs import Verb
 from edgecnn.errors import UserError
@@ -48,6 +60,7 @@ def export(
     no_group: NoGroup = False,
     require: Require = None,
     as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Convert, quantise and verify every variant of a target. Exit code 1 where one was left out.
 
@@ -55,7 +68,10 @@ def export(
     of its classes, its preprocessing) is printed; where it does not fit the labelled images: a warning and exit code 1.
     """
     from edgecnn import outputs
-    from edgecnn.cli.show import say, shortfalls, show_bundle, tell_why_1
+    from edgecnn.cli.closing import Ending, next_commands, show_closing
+    from edgecnn.cli.live import log_beside, logged, say
+    from edgecnn.cli.show import log_bundle, shortfalls, tell_why_1, warn
+    from edgecnn.cli.terminal import print_json
     from edgecnn.profiles import load_target
 
     need_training()
@@ -68,20 +84,28 @@ def export(
     named = load_target(target, unfit)
     profile = named.model_copy(update={"require": require}) if require else named
     refuse_other_content(out)
+    log = log_beside(out)
     if source.is_dir():
         given: dict[str, object] = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
         given |= {"--weights-key": weights_key, "--group": group, "--no-group": no_group or None}
         _refuse_no_run(source, given)
-        with outputs.folders(out, apart_from=data):
+        with outputs.folders(out, apart_from=data), logged(log, verbose) as live:
             bundle = make(source, profile, out, data, say)
+            log_bundle(bundle)
     else:
         reading: dict[str, Any] = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
         reading |= {"group": group, "no_group": no_group}
         folder = out.resolve().with_name(f"{out.resolve().name}-source")
-        with outputs.folders(out, folder, apart_from=data):
+        with outputs.folders(out, folder, apart_from=data), logged(log, verbose) as live:
             _take_in(source, folder, data, model, preprocess, labels, weights_key, seed, reading)
             bundle = make(folder, profile, out, data, say)
-    show_bundle(bundle, out, as_json)
+            log_bundle(bundle)
+    if as_json:
+        print_json(bundle.model_dump_json(indent=1))
+    else:
+        files = [("bundle", str(out)), ("log", str(log))]
+        show_closing(bundle, (), Ending(next_commands(bundle, out), files, live.elapsed))
+        warn(bundle.doubts)
     short = shortfalls(bundle)
     tell_why_1(short)
     raise typer.Exit(1 if short else 0)
@@ -114,7 +138,8 @@ def _take_in(
     """Make the run folder that `source` becomes."""
     from edgecnn.adopt.folder import adopt, refuse_other_content
     from edgecnn.adopt.sources import refuse_unfit
-    from edgecnn.cli.show import progress_bar, say, warn
+    from edgecnn.cli.live import progress_bar, say
+    from edgecnn.cli.show import warn
 
     need("train", "onnx")
     refuse_unfit(source, model, preprocess, labels, weights_key)

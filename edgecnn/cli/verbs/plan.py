@@ -70,7 +70,7 @@ def plan(
     so run it while the machine is idle.
     """
     need_training()
-    from edgecnn.cli.show import console, progress_bar, say
+    from edgecnn.cli.live import console, progress_bar, say
     from edgecnn.documents import checked
     from edgecnn.export import unfit
     from edgecnn.models import refuse_no_network

@@ -49,7 +49,8 @@ def rehearse(
     63 MB unless every engine can be held to it on this machine (Debian, Ubuntu or their like; no root needed).
     """
     from edgecnn import outputs
-    from edgecnn.cli.show import say, show_table
+    from edgecnn.cli.live import say
+    from edgecnn.cli.show import show_table
     from edgecnn.documents import write_atomically
     from edgecnn.errors import UserError
     from edgecnn.rehearse import record as write_proofs

@@ -22,7 +22,7 @@ def report(
     """Write report.md and a self-contained report.html."""
     from edgecnn import outputs
     from edgecnn.bench.report import write_report
-    from edgecnn.cli.show import say
+    from edgecnn.cli.live import say
     from edgecnn.profiles import parse_budget
 
     with outputs.folders(out, least_bytes=outputs.LITTLE):

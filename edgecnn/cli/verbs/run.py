@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from edgecnn.cli.folding import over_folds, show_pooled
-from edgecnn.cli.options import BudgetText, Data, Json, Samples, TargetName
+from edgecnn.cli.options import BudgetText, Data, Json, Samples, TargetName, Verbose
 from edgecnn.cli.training import fine_tune_from, takes_training
 from edgecnn.cli.verbs import Verb
 from edgecnn.errors import MissingExtra
+from edgecnn.progress import Stage
 
 if TYPE_CHECKING:
     from edgecnn.artifact import Bundle
-    from edgecnn.bench.rows import Row
     from edgecnn.pooled import Pooled
 
 
@@ -37,6 +37,7 @@ def run(
         ),
     ] = None,
     as_json: Json = False,
+    verbose: Verbose = False,
     **training: Any,
 ) -> None:
     """Fine-tune, export, verify, bench, choose, report. Stages that are done are not done again.
@@ -47,7 +48,9 @@ def run(
     """
     from edgecnn import outputs
     from edgecnn.bench import overall
-    from edgecnn.cli.show import say, shortfalls, tell_why_1
+    from edgecnn.cli.closing import Ending, next_commands, show_closing
+    from edgecnn.cli.live import logged, say
+    from edgecnn.cli.show import log_bundle, log_rows, shortfalls, tell_why_1, warn
     from edgecnn.export import export as make_bundle
     from edgecnn.export import refuse_other_content as refuse_other_bundle
     from edgecnn.export import unfit
@@ -58,9 +61,10 @@ def run(
 
     profile = with_budget(load_target(target, unfit), budget)
     folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
+    log = folder / "run.log"
     refuse_other_run(folder / "train")
     refuse_other_bundle(folder / "bundle")
-    with outputs.folders(folder, folder / "train", folder / "bundle", apart_from=data):
+    with outputs.folders(folder, folder / "train", folder / "bundle", apart_from=data), logged(log, verbose) as live:
         pooled, short = over_folds(data, folder, folds, profile, training) if folds else (None, [])
         if pooled is None:
             fine_tune_from(data, folder / "train", training)
@@ -70,13 +74,20 @@ def run(
         rows = bench_once(folder / "bundle", folder / "bench.jsonl", samples, say)
         bundle = choose(folder / "bundle", rows)
         rows = with_choice(rows, bundle)
+        log_bundle(bundle)
+        log_rows(rows)
+        say(Stage("report"))
         page = _report(folder, data, pooled)
     verdict, beyond = overall(rows), refused(pooled, bundle) if pooled else {}
     if as_json:
         summary = {**verdict.model_dump(mode="json"), **_fate(bundle, pooled, beyond), **_paths(folder, page)}
         print(json.dumps(summary, indent=1))
     else:
-        _show(bundle, rows, pooled, folder, page)
+        if pooled:
+            show_pooled(pooled)
+        commands = next_commands(bundle, folder / "bundle")
+        show_closing(bundle, rows, Ending(commands, [("report", page), ("log", str(log))], live.elapsed))
+    warn(bundle.doubts)
     short = [*(short or shortfalls(bundle)), *(f"{variant}: all folds together refuse it" for variant in beyond)]
     tell_why_1(short)
     raise typer.Exit(1 if short else verdict.exit_code)
@@ -93,16 +104,6 @@ def _report(folder: Path, data: Path, pooled: Pooled | None) -> str:
     except MissingExtra as error:
         return f"not written, {error}"
     return str(pages[1])
-
-
-def _show(bundle: Bundle, rows: Sequence[Row], pooled: Pooled | None, folder: Path, page: str) -> None:
-    from edgecnn.cli.show import show_bundle, show_rows
-
-    show_bundle(bundle, folder / "bundle", as_json=False)
-    show_rows(rows)
-    if pooled:
-        show_pooled(pooled)
-    print(f"bundle: {folder / 'bundle'}\nreport: {page}")
 
 
 def _fate(bundle: Bundle, pooled: Pooled | None, beyond: Mapping[str, str]) -> dict[str, Any]:

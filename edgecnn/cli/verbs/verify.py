@@ -81,7 +81,8 @@ def _own(bundle: Path, data: Path, variants: list[str], explain: bool, as_json: 
     from edgecnn.artifact import load_bundle
     from edgecnn.blame.tables import explanation_shown
     from edgecnn.blame.variants import explain as bisect
-    from edgecnn.cli.show import INTERVALS, say, show_table, verified, warn
+    from edgecnn.cli.live import say
+    from edgecnn.cli.show import INTERVALS, show_table, verified, warn
     from edgecnn.verify import verify as check
 
     rows = check(bundle, data, variants, say)
@@ -125,7 +126,8 @@ def _foreign(
     from edgecnn.blame.description import no_description
     from edgecnn.blame.foreign import diagnose
     from edgecnn.blame.tables import foreign_shown
-    from edgecnn.cli.show import say, show_table
+    from edgecnn.cli.live import say
+    from edgecnn.cli.show import show_table
 
     if preprocess is None:
         raise no_description(model)
