@@ -109,7 +109,7 @@ def _engine(request: Request) -> Engine:
 def _data_bytes() -> int:
     """Memory of this process that holds data, whether it is touched or not; 0 where the system does not tell."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text("utf-8", "replace").splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("VmData:"):
                 return int(line.split()[1]) * 1024
     return 0

@@ -128,7 +128,9 @@ def _fault_of(error: BaseException) -> str:
 
 
 def _seen(error: Exception) -> str:
-    """What was raised and by which of our lines."""
+    """What was raised and by which of our lines; of what did not happen again, the first time."""
+    if isinstance(error, ExceptionGroup) and isinstance(error.exceptions[0], Exception):
+        return f"not every time: {_seen(error.exceptions[0])}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if str(_ROOT / "edgecnn") in frame.filename]
     where = " < ".join(f"{Path(frame.filename).relative_to(_ROOT)}:{frame.lineno}" for frame in reversed(frames[-4:]))
     return f"{type(error).__name__}: {str(error)[:500]} ({where})"
@@ -154,8 +156,11 @@ def _peak_kib_of(process: str) -> int:
 
 
 def _children() -> list[str]:
-    found = Path("/proc/self/task").glob("*/children")
-    return [process for path in found for process in path.read_text("ascii").split()]
+    found: list[str] = []
+    for path in Path("/proc/self/task").glob("*/children"):
+        with suppress(OSError):  # the thread has ended
+            found += path.read_text("ascii").split()
+    return found
 
 
 def main(arguments: list[str]) -> None:
