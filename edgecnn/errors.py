@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgecnn.origin import install_command
+
 
 class UserError(Exception):
     """A mistake that the user can mend. The message says what came, where, what is accepted, and what to do.
@@ -21,7 +23,7 @@ class MissingExtra(UserError):
     """A library of an optional extra is not installed."""
 
     def __init__(self, library: str, extra: str) -> None:
-        super().__init__(f"{library} is not installed: pip install 'edgecnn[{extra}]'")
+        super().__init__(f"{library} is not installed: {install_command(extra)}")
         self.library = library
         self.extra = extra
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.metadata import SelfDescription, describe, read, read_onnx, read_tflite
+from edgecnn.origin import install_command
 
 SPEC = Preprocess(height=64, width=80, fit="center-crop", crop=0.875, mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3))
 CLASSES = ("good", "Riß", "a, b")
@@ -125,5 +127,5 @@ def test_the_device_side_stays_light() -> None:
 def test_a_missing_reader_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (tmp_path / "m.tflite").write_bytes(b"x")
-    with pytest.raises(UserError, match=r"pip install 'edgecnn\[litert\]'"):
+    with pytest.raises(UserError, match=re.escape(install_command("litert"))):
         read_tflite(tmp_path / "m.tflite")

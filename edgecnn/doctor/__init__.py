@@ -32,6 +32,7 @@ from edgecnn.doctor.machine import Machine, Processor, machine_here, processor_h
 from edgecnn.doctor.wording import converter_line, engine_line, extra_line, machine_lines, processor_lines, verb_line
 from edgecnn.documents import Frozen
 from edgecnn.installed import PREPARING
+from edgecnn.origin import install_command
 
 __all__ = ["Diagnosis", "examine", "import_in_child", "lines"]
 
@@ -104,7 +105,7 @@ def lines(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
 
 def _base_lines(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
     good = [f"{item.name} {item.version or ''}".strip() for item in diagnosis.base if not item.problem]
-    rows = [("edgecnn", diagnosis.edgecnn, "" if diagnosis.extras else "pip install edgecnn: it is not installed")]
+    rows = [("edgecnn", diagnosis.edgecnn, "" if diagnosis.extras else f"{install_command()}: it is not installed")]
     rows += [("base", ", ".join(good) + ": they load", "")] if good else []
-    fix = "pip install --force-reinstall edgecnn, on a supported Python and processor"
+    fix = f"{install_command()} --force-reinstall, on a supported Python and processor"
     return rows + [("base", problem, fix) for problem in diagnosis.problems]

@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 from edgecnn.documents import Frozen
 from edgecnn.ending import bound
 from edgecnn.installed import is_installed, module_of
+from edgecnn.origin import install_command, pip
 
 _TIMEOUT_S = 120
 """An engine's first import from a slow SD card takes tens of seconds."""
@@ -156,9 +157,9 @@ def engines(probe: Probe) -> tuple[Engine, ...]:
         runtime = runtimes.get(name)
         library = library_here(runtime.library, None, probe)
         if library.problem == "not installed":
-            fix = str(runtime.missing()) if runtime.missing else _pip(runtime.extra)
+            fix = str(runtime.missing()) if runtime.missing else install_command(runtime.extra or "")
         elif library.problem:
-            fix = f"pip install --force-reinstall {runtime.library}, an older version where this one dies again"
+            fix = f"{pip()} install --force-reinstall {runtime.library}, an older version where this one dies again"
         else:
             fix = None
         found.append(Engine(runtime=name, opens=runtime.runs, library=library, fix=fix))
@@ -173,7 +174,7 @@ def converters() -> tuple[Converter, ...]:
     for name in formats.names():
         known = formats.get(name)
         missing = tuple(library for library in known.libraries if not is_installed(library))
-        fix = _pip(known.extra) if missing else None
+        fix = install_command(known.extra) if missing else None
         int8 = ("int8",) if name in quantize.names() else ()
         found.append(Converter(format=name, precisions=(*known.precisions, *int8), missing=missing, fix=fix))
     return tuple(found)
@@ -187,7 +188,7 @@ def extra_here(name: str, libraries: Mapping[str, str]) -> Extra:
         for library, least in libraries.items()
         if versions[library] is None or _too_old(versions[library], least)
     )
-    return Extra(name=name, missing=missing, fix=_pip(name) if missing else None)
+    return Extra(name=name, missing=missing, fix=install_command(name) if missing else None)
 
 
 def verb_here(verb: Verb, extras: Sequence[Extra], base_works: bool) -> Readiness:
@@ -195,7 +196,7 @@ def verb_here(verb: Verb, extras: Sequence[Extra], base_works: bool) -> Readines
     known = {extra.name: extra for extra in extras}
     # Without edgecnn's own metadata nothing is known of the extras.
     lacking = [extra for extra in verb.extras if extra not in known or known[extra].missing]
-    fix = _pip(",".join(lacking)) if lacking else None if base_works else "mend the base install first"
+    fix = install_command(*lacking) if lacking else None if base_works else "mend the base install first"
     return Readiness(name=verb.name, needs=verb.extras, engines=verb.engines, ready=base_works and not lacking, fix=fix)
 
 
@@ -227,7 +228,3 @@ def _death(number: int) -> str:
     except ValueError:
         name = f"signal {number}"
     return f"import dies with {name}"
-
-
-def _pip(extra: str | None) -> str:
-    return f"pip install 'edgecnn[{extra}]'" if extra else "pip install edgecnn"

@@ -121,7 +121,7 @@ def test_a_runtime_says_what_it_needs_and_refuses_what_is_no_model(name: str, tm
 @pytest.mark.parametrize("name", runtimes.names())
 def test_a_missing_engine_names_the_command(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
-    with pytest.raises(UserError, match=r"is not installed.*pip install .*edgecnn") as caught:
+    with pytest.raises(UserError, match=r"is not installed.*pip install ") as caught:
         runtimes.open_file(tmp_path / "model", name, "fp32", 1)
     assert "\n" not in str(caught.value)
 
@@ -131,5 +131,5 @@ def test_a_missing_converter_names_the_command(
     name: str, monkeypatch: pytest.MonkeyPatch, source: Source, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
-    with pytest.raises(MissingExtra, match=r"pip install 'edgecnn\[(train|export-[a-z]+|tensorrt)\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install .*\[(train|export-[a-z]+|tensorrt)\]"):
         formats.convert(name, source, "fp32", tmp_path / "out")

@@ -19,6 +19,7 @@ from edgecnn.cli.verbs import in_order, names
 from edgecnn.doctor import Diagnosis, examine, import_in_child, lines
 from edgecnn.doctor.libraries import numbers
 from edgecnn.doctor.machine import int8_kernels
+from edgecnn.origin import install_command
 from tests.rehearse.bundle import write_bundle_to_rehearse
 
 
@@ -77,7 +78,7 @@ def test_a_missing_engine_names_the_command(without: Callable[[str, str], None])
     diagnosis = examine(in_order(), _loads)
     engine = next(engine for engine in diagnosis.engines if engine.runtime == "openvino")
     assert engine.library.version is None
-    assert ("engine openvino", "openvino: not installed", "pip install 'edgecnn[openvino]'") in lines(diagnosis)
+    assert ("engine openvino", "openvino: not installed", install_command("openvino")) in lines(diagnosis)
     assert diagnosis.exit_code == 0
     ready = {verb.name: verb.ready for verb in diagnosis.verbs}
     assert ready["bench"]
@@ -87,7 +88,7 @@ def test_a_missing_engine_names_the_command(without: Callable[[str, str], None])
 def test_a_missing_extra_stops_its_verbs(without: Callable[[str, str], None]) -> None:
     without("jinja2", "jinja2")
     verbs = {verb.name: verb for verb in examine(in_order(), _loads).verbs}
-    assert verbs["report"].fix == "pip install 'edgecnn[report]'"
+    assert verbs["report"].fix == install_command("report")
     assert "report" in (verbs["run"].fix or "")
     assert verbs["demo-data"].ready
 
@@ -123,7 +124,7 @@ def test_from_a_folder_that_was_never_installed(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(importlib.metadata, "requires", requires)
     diagnosis = examine(in_order(), _loads)
     assert diagnosis.exit_code == 0
-    assert lines(diagnosis)[0][2].startswith("pip install edgecnn")
+    assert lines(diagnosis)[0][2].startswith(f"{install_command()}: ")
 
 
 @pytest.mark.parametrize("name", ["SIGILL", "SIGSEGV", "SIGABRT"])
@@ -204,9 +205,9 @@ def test_a_bundles_variants_are_told_beforehand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["doctor"], 0, "pip install 'edgecnn[train]'"),
-        (["finetune", ".", "--out", "never"], 2, "torch is not installed: pip install 'edgecnn[train]'"),
-        (["run", "."], 2, "torch is not installed: pip install 'edgecnn[train]'"),
+        (["doctor"], 0, install_command("train")),
+        (["finetune", ".", "--out", "never"], 2, f"torch is not installed: {install_command('train')}"),
+        (["run", "."], 2, f"torch is not installed: {install_command('train')}"),
     ],
 )
 def test_the_base_install_says_what_it_lacks(words: list[str], code: int, said: str, tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="tensorrt is installed here")
 def test_without_tensorrt_the_extra_is_named(source: Source, tmp_path: Path) -> None:
-    with pytest.raises(MissingExtra, match=r"tensorrt is not installed: pip install 'edgecnn\[export-tensorrt\]'"):
+    with pytest.raises(MissingExtra, match=r"tensorrt is not installed: .*\[export-tensorrt\]"):
         formats.convert("tensorrt", source, "fp16", tmp_path / "out")
-    with pytest.raises(MissingExtra, match=r"tensorrt is not installed: pip install 'edgecnn\[tensorrt\]'"):
+    with pytest.raises(MissingExtra, match=r"tensorrt is not installed: .*\[tensorrt\]"):
         runtimes.open_file(tmp_path / "model.engine", "tensorrt", "fp16", 1)
 
 
