@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from edgecnn.bench.rows import Row
     from edgecnn.bench.summary import Summary
 
-COLUMNS = 100
+COLUMNS, LINES = 100, 25
 _LABEL = 9
 _MOST_ROWS = 10
-_MOST_OPEN = 4
+_LEAST_OPEN = 3
 _SPACE = "\N{NO-BREAK SPACE}"
 
 
@@ -72,13 +72,15 @@ def closing(bundle: Bundle, rows: Sequence[Row], ending: Ending) -> list[Text | 
         lines += _labelled("PARTS", parts_words(bundle, artifact))
     if bundle.choice is not None:
         lines += _labelled("WHY", f"{bundle.choice.variant}: {bundle.choice.reason}")
-    lines.append(_table(bundle, rows))
-    for index, words in enumerate(_few(_open(bundle, rows, artifact))):
-        lines += _labelled("OPEN" if index == 0 else "", words)
+    table = _table(bundle, rows)
+    lines.append(table)
+    after: list[Text | Table] = []
     for index, command in enumerate(ending.next):
-        lines += _labelled("NEXT" if index == 0 else "", command)
+        after += _labelled("NEXT" if index == 0 else "", command)
     files = [f"{word} {path}" for word, path in ending.files]
-    return lines + _labelled("FILES", " · ".join([*files, f"took {_clock_words(ending.seconds)}"]))
+    after += _labelled("FILES", " · ".join([*files, f"took {_clock_words(ending.seconds)}"]))
+    room = LINES - len(lines) - table.row_count - len(after)
+    return [*lines, *_undecided(_open(bundle, rows, artifact), max(room, _LEAST_OPEN)), *after]
 
 
 def parts_words(bundle: Bundle, artifact: Artifact) -> str:
@@ -203,12 +205,17 @@ def _summaries(rows: Sequence[Row]) -> list[Summary]:
     return [row for row in rows if isinstance(row, Summary) and row.verdict is not None]
 
 
-def _few(lines: Sequence[str]) -> list[str]:
-    """As many as there is room for, and how many more there are."""
-    short = [textwrap.shorten(line, 2 * (COLUMNS - _LABEL), placeholder=" …") for line in lines]
-    if len(short) <= _MOST_OPEN:
-        return short
-    return [*short[: _MOST_OPEN - 1], f"{len(short) - _MOST_OPEN + 1} more: in the report and with -v"]
+def _undecided(words: Sequence[str], room: int) -> list[Text | Table]:
+    """As many as there is room for, in lines, and how many more there are."""
+    shown: list[Text | Table] = []
+    for index, text in enumerate(words):
+        short = textwrap.shorten(text, 2 * (COLUMNS - _LABEL), placeholder=" …")
+        lines = _labelled("OPEN" if index == 0 else "", short)
+        last = index == len(words) - 1
+        if shown and len(shown) + len(lines) > room - (not last):
+            return [*shown, *_labelled("", f"{len(words) - index} more: in the report and with -v")]
+        shown += lines
+    return shown
 
 
 def _labelled(label: str, words: str, outcome: str = "") -> list[Text | Table]:

@@ -139,7 +139,7 @@ class Rung:
 
 
 def rungs(quantizer: Quantizer, networks: Networks) -> Iterator[Rung]:
-    """The ladder of an engine, from cheap to dear; each network is made when its rung is reached."""
+    """The ladder of an engine, cheapest first; each network is made when its rung is reached."""
     tuning = networks.tuning
     grid = quantizer.grid(tuning)
 

@@ -123,7 +123,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
 def documented_commands() -> list[tuple[str, str]]:
     pages = [
         *REPOSITORY.glob("*.md"),
-        *(path for top in ("export", "benchmarks", "deploy") for path in (REPOSITORY / top).rglob("*.*")),
+        *(path for top in ("docs", "export", "benchmarks", "deploy") for path in (REPOSITORY / top).rglob("*.*")),
     ]
     lines = [
         (page.relative_to(REPOSITORY).as_posix(), line.strip().lstrip("# ").split("  #")[0])
