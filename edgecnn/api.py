@@ -64,6 +64,7 @@ def fine_tune(
     from edgecnn import outputs
     from edgecnn.data import load_folder
     from edgecnn.documents import checked
+    from edgecnn.models import refuse_no_network
     from edgecnn.train import TrainOptions
     from edgecnn.train import fine_tune as train
     from edgecnn.train.folder import refuse_other_content
@@ -72,6 +73,7 @@ def fine_tune(
     folder, images, say = Path(out), Path(data), progress or _silent
     given = {"model": model, "weights": _text(weights), "recipe": recipe, "minutes": float(minutes), "size": size}
     options = checked(TrainOptions, {**given, "epochs": epochs, "seed": seed, **more}, "options")
+    refuse_no_network(options.model, options.weights)
     refuse_other_content(folder)
     with outputs.folders(folder, apart_from=images):
         say(f"reading {images}")
@@ -116,11 +118,11 @@ def export(
     from edgecnn import outputs
     from edgecnn.adopt.sources import refuse_foreign_folder
     from edgecnn.export import export as make
-    from edgecnn.export import refuse_other_content
+    from edgecnn.export import refuse_other_content, unfit
 
     source, folder = Path(run), Path(out)
     images = None if data is None else Path(data)
-    profile = target if isinstance(target, Target) else load_target(os.fspath(target))
+    profile = target if isinstance(target, Target) else load_target(os.fspath(target), unfit)
     refuse_other_content(folder)
     if not source.is_dir():
         there = "is a file" if source.exists() else "is not there"
