@@ -1,4 +1,4 @@
-"""A bundle with its runs to one page that opens offline: the verdict first, then all that it rests on."""
+"""A bundle with its runs to one page that opens offline: can it be trusted, where is it wrong, how slow is its tail."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn import __version__
-from edgecnn.bench.report import charts, findings, tables
+from edgecnn.bench.report import answers, charts, findings, tables, tail_charts, variants
+from edgecnn.bench.report.drawing import Chart
 from edgecnn.bench.report.flips import galleries
 from edgecnn.bench.report.folds import pooled_notes, pooled_table
-from edgecnn.bench.report.material import Material, gather
+from edgecnn.bench.report.glossary import WORDS
+from edgecnn.bench.report.material import Material, gather, host_words
+from edgecnn.bench.report.mistaken import class_table, mistakes_by_kind
+from edgecnn.bench.report.tables import facts_table
+from edgecnn.bench.report.tail import tail_of, tail_table
 from edgecnn.bench.report.training import Training, evidence_table, read_training
-from edgecnn.bench.report.wording import moment, proportion
+from edgecnn.bench.report.wording import milliseconds, moment, proportion
 from edgecnn.data.walk import refuse_no_folder
-from edgecnn.documents import write_atomically
+from edgecnn.documents import sha256_of_file, write_atomically
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.pooled import Pooled
 from edgecnn.profiles import Budget
@@ -62,43 +67,83 @@ def write_report(
 
 def _content(material: Material, data: Path | None, training: Training | None, pooled: Pooled | None) -> dict[str, Any]:
     """What both templates show."""
-    bundle, subject = material.bundle, material.subject
-    provenance = bundle.provenance
     return {
         "version": __version__,
-        "bundle": bundle,
+        "bundle": material.bundle,
         "material": material,
-        "subject": subject,
-        "headline": findings.headline(material),
+        "subject": material.subject,
         "symbols": findings.SYMBOLS,
-        "network": findings.network_line(material),
-        "variants": tables.variants_table(material),
-        "table_notes": findings.table_notes(material),
-        "alarms": findings.alarms(material, pooled),
+        "charts": {**_charts(material), "training": charts.training_curves(training)},
+        **_upper(material, data, pooled),
+        **_engineering(material, data),
         "pooled": pooled,
         "pooled_table": pooled_table(pooled) if pooled else None,
         "pooled_notes": pooled_notes(pooled) if pooled else (),
-        "left_out": tables.left_out_table(bundle),
-        "charts": {**_charts(material), "training": charts.training_curves(training)},
         "evidence": evidence_table(training) if training else None,
         "evidence_reason": training.evidence["reason"] if training and training.evidence else "",
         "symptoms": training.evidence["symptoms"] if training and training.evidence else (),
+    }
+
+
+def _upper(material: Material, data: Path | None, pooled: Pooled | None) -> dict[str, Any]:
+    """The part for who decides about a line: verdict, mistakes, speed, what is open."""
+    subject = material.subject
+    groups = mistakes_by_kind(material, subject, data) if subject else None
+    tail = tail_of(subject.run, subject.summary) if subject and subject.run and subject.summary else None
+    return {
+        "headline": findings.headline(material),
+        "alarms": findings.alarms(material, pooled),
+        "lead": answers.verdict_words(material),
+        "answers": answers.answers(material),
+        "groups": groups,
+        "mistakes_line": answers.mistakes_line(subject, groups) if subject and groups is not None else "",
+        "by_class": class_table(material, subject) if subject else None,
+        "measured_on": f"measured on {host_words(subject.run)}" if subject and subject.run else "not measured",
+        "tail": tail,
+        "slowest": milliseconds(tail.summary.max_ms, material.budget) if tail else "",
+        "clock": "from the encoded image in memory to the decision, one part after the other",
+        "tail_table": tail_table(tail) if tail else None,
+        "next_steps": answers.next_steps(material, groups),
+        "warnings": findings.warnings(material),
+        "other_warnings": findings.other_warnings(material),
+        "not_shown": findings.not_shown(material),
+        "words": facts_table(dict(WORDS), "word", "means"),
+    }
+
+
+def _engineering(material: Material, data: Path | None) -> dict[str, Any]:
+    """What is folded."""
+    bundle, subject = material.bundle, material.subject
+    return {
+        "network": findings.network_line(material),
+        "why_not": variants.why_not_table(material),
+        "speed": variants.speed_table(material),
+        "speed_notes": findings.speed_notes(material),
+        "engines": variants.engine_table(material),
+        "engine_notes": findings.engine_notes(),
+        "checks": variants.answers_table(material),
+        "answer_notes": findings.answer_notes(material),
+        "left_out": tables.left_out_table(bundle),
         "confusion": tables.confusion_table(subject.artifact.check, bundle.classes) if subject else None,
         "recall": tables.recall_table(material),
         "galleries": galleries(material, data),
         "frames": _frames(material),
         "calibration": [(a, tables.rungs_table(a)) for a in bundle.artifacts if a.precision == "int8"],
-        "provenance": tables.facts_table(_provenance(material), "what", "is"),
-        "splits": tables.facts_table(provenance.splits, "split", "SHA-256 of its images' hashes and labels"),
+        "provenance": facts_table(_provenance(material), "what", "is"),
+        "hashes": facts_table(_hashes(material), "what", "SHA-256"),
         "hosts": tables.host_table(material.runs),
-        "host_facts": tables.facts_table(_host(material), "host of the runs", "is"),
-        "warnings": findings.warnings(material),
-        "not_shown": findings.not_shown(material),
+        "host_facts": facts_table(_host(material), "host of the runs", "is"),
     }
 
 
-def _charts(material: Material) -> dict[str, str | None]:
+def _charts(material: Material) -> dict[str, Chart | None]:
+    subject = material.subject
+    drawn: dict[str, Chart | None] = {"spread": None, "timeline": None}
+    if subject is not None and subject.run is not None and subject.summary is not None:
+        tail = tail_of(subject.run, subject.summary)
+        drawn = {"spread": tail_charts.spread(tail, subject), "timeline": tail_charts.timeline(tail, subject)}
     return {
+        **drawn,
         "histograms": charts.histograms(material),
         "stages": charts.stages(material),
         "accuracy": charts.accuracy_against_latency(material),
@@ -126,10 +171,23 @@ def _provenance(material: Material) -> dict[str, str]:
         "model": provenance.model,
         "weights": provenance.weights,
         "recipe": provenance.recipe,
-        "checkpoint, SHA-256": provenance.checkpoint_sha256,
         "preprocessing": f"{spec.width}×{spec.height}, {spec.fit}, {spec.resize}",
         "exported with": ", ".join(f"{name} {version}" for name, version in provenance.tools.items()),
         "exported on": ", ".join(f"{name} {value}" for name, value in provenance.host.items()),
+    }
+
+
+def _hashes(material: Material) -> dict[str, str]:
+    """Of what the report is about, so that nobody takes it for another's."""
+    bundle, subject = material.bundle, material.subject
+    files = subject.artifact.files if subject else ()
+    splits = bundle.provenance.splits
+    return {
+        "bundle.json": sha256_of_file(material.folder / "bundle.json"),
+        **{name: bundle.files[name].sha256 for name in files if name in bundle.files},
+        "checkpoint.json": bundle.provenance.checkpoint_sha256,
+        "target profile": bundle.provenance.target_sha256,
+        **{f"images and labels of the {name} split": digest for name, digest in splits.items()},
     }
 
 
@@ -151,7 +209,6 @@ def _host(material: Material) -> dict[str, str]:
 
 def _render(template: str, content: Mapping[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
     environment = Environment(
         loader=PackageLoader("edgecnn.bench.report", "."),
@@ -162,8 +219,17 @@ def _render(template: str, content: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         finalize=_for_markdown if template.endswith(".md.jinja") else None,
     )
-    drawn = {name: Markup(svg or "") for name, svg in content["charts"].items()}  # noqa: S704 (matplotlib escapes)
-    return environment.get_template(template).render({**content, "charts": drawn})
+    return environment.get_template(template).render({**content, "charts": _marked(content["charts"])})
+
+
+def _marked(drawn: Mapping[str, Chart | None]) -> dict[str, Chart | None]:
+    """Text that the template need not escape."""
+    from markupsafe import Markup
+
+    return {
+        name: chart and Chart(Markup(chart.wide), Markup(chart.narrow))  # noqa: S704 (matplotlib escapes)
+        for name, chart in drawn.items()
+    }
 
 
 def _for_markdown(value: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgecnn.artifact import Bundle
@@ -71,21 +72,33 @@ def network_line(material: Material) -> str:
     return line + (f"; not counted: {', '.join(cost.uncounted)}" if cost.uncounted else "")
 
 
-def table_notes(material: Material) -> list[str]:
-    """How to read the table of variants."""
-    images = max((variant.artifact.check.images for variant in material.variants), default=0)
-    percentile, good = plain(material.budget.percentile), material.bundle.good_class
-    defects = (
-        f"missed: defects called {good!r}; false: {good!r} parts called a defect; in brackets eager fp32's."
-        if good is not None
-        else "missed, false: not known, no class is the good one."
-    )
+def speed_notes(material: Material) -> list[str]:
+    """How to read the table of latencies."""
+    name = f"p{plain(material.budget.percentile)}"
     return [
         "Stages and totals: from encoded bytes in memory to the decision, batch 1, n units each (below the name). "
         "Medians of stages do not add up to that of the total.",
-        f"p{percentile} ≤: upper 99 % confidence bound of p{percentile} by order statistics; the verdict compares it "
-        f"with the budget of {material.budget}.",
-        "threads: processor seconds per second. int8 layers: what the engine ran, of all with weights.",
+        f"{name} ≤: upper 99 % confidence bound of {name} by order statistics; the verdict compares it with the budget "
+        f"of {material.budget}. max: the slowest unit.",
+    ]
+
+
+def engine_notes() -> list[str]:
+    """How to read the table of engines."""
+    return ["threads used: processor seconds per second. int8 layers: what the engine ran, of all with weights."]
+
+
+def answer_notes(material: Material) -> list[str]:
+    """How to read the table of answers."""
+    images = max((variant.artifact.check.images for variant in material.variants), default=0)
+    good = material.bundle.good_class
+    defects = (
+        f"missed defects: defects called {good!r}; false alarms: {good!r} parts called a defect; in brackets eager "
+        "fp32's."
+        if good is not None
+        else "missed defects, false alarms: not known, no class is the good one."
+    )
+    return [
         f"Accuracy: {images:,} test images; 95 % intervals, top-1 by Clopper and Pearson, loss paired with eager fp32 "
         "on the same images (plus is worse). logit error: the largest, in standard deviations of fp32's logits.",
         parts_line(material.bundle),
@@ -125,21 +138,29 @@ def parts_line(bundle: Bundle) -> str:
 
 
 def warnings(material: Material) -> list[str]:
-    """What to beware of, each with the variants that it is about."""
-    about: dict[str, list[str]] = {}
-    for variant in material.variants:
-        for text in (*_beware(variant), *_doubts(variant)):
-            about.setdefault(text, []).append(variant.name)
-    for text in material.harness.notes if material.harness else ():
-        about.setdefault(text, []).append("harness alone")
-    found = [f"{', '.join(names)}: {text}" for text, names in about.items()]
-    frames = material.bundle.frames
+    """What to beware of in the variant that the report is about, and in the bundle."""
+    subject, frames = material.subject, material.bundle.frames
+    found = _about([subject]) if subject else []
     if frames and not frames.within:
         found.append(
             "raw frames are decided otherwise than their files too often: only "
             f"{proportion(frames.agreement, frames.images)} agree, the target accepts {percent(frames.limit)} or more"
         )
     return found
+
+
+def other_warnings(material: Material) -> list[str]:
+    """What to beware of in the others and in the harness, each with those that it is about."""
+    found = _about([variant for variant in material.variants if variant is not material.subject])
+    return found + [f"harness alone: {text}" for text in (material.harness.notes if material.harness else ())]
+
+
+def _about(variants: Sequence[Variant]) -> list[str]:
+    about: dict[str, list[str]] = {}
+    for variant in variants:
+        for text in (*_beware(variant), *_doubts(variant)):
+            about.setdefault(text, []).append(variant.name)
+    return [f"{', '.join(names)}: {text}" for text, names in about.items()]
 
 
 def not_shown(material: Material) -> list[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgecnn.bench.report.tables import Cell, Row, Table, errors, loss_shown
+from edgecnn.bench.report.cells import Cell, Row, Table
+from edgecnn.bench.report.variants import errors, loss_shown
 from edgecnn.bench.report.wording import between, limit_words, percent, points, signed
 from edgecnn.pooled import Pooled, PooledVariant
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecnn.bench.report.tables import Table, text_rows
+from edgecnn.bench.report.cells import Table, text_rows
 from edgecnn.errors import UserError
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from fractions import Fraction
 
 from edgecnn.intervals import clopper_pearson
-from edgecnn.numbers import rounded, unlike
+from edgecnn.mistakes import Share
+from edgecnn.numbers import plain, rounded, unlike
 from edgecnn.profiles import Budget
 
 UNKNOWN = "–"
@@ -89,6 +91,19 @@ def moment(iso: str) -> str:
 def counted(number: int, word: str) -> str:
     """1 image, 2 images."""
     return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def of_parts(percentile: float) -> str:
+    """99 to '99 of 100 parts', 99.9 to '999 of 1,000 parts'."""
+    share, of = Fraction(plain(percentile)) / 100, 100
+    while (share * of).denominator != 1:
+        of *= 10
+    return f"{int(share * of):,} of {of:,} parts"
+
+
+def count_of(share: Share) -> str:
+    """7 of 172."""
+    return f"{share.count:,} of {share.of:,}"
 
 
 def limit_words(points: float) -> str:

@@ -15,7 +15,7 @@ def report(
     bundle: BundleFolder,
     runs: Annotated[Path, typer.Option(help="Raw runs in JSONL, made by `edgecnn bench`.")],
     out: Annotated[Path, typer.Option(help="Folder for report.md and report.html.")],
-    data: Annotated[Path | None, typer.Option(help="The images, for thumbnails of what INT8 flipped.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The images, for pictures of the mistakes.")] = None,
     budget: BudgetText = None,
     run: Annotated[Path | None, typer.Option(help="Run folder, for the curves of its training.")] = None,
 ) -> None:
