@@ -70,7 +70,8 @@ def closing(bundle: Bundle, rows: Sequence[Row], ending: Ending) -> list[Text | 
     artifact = _subject(bundle, subject.variant if subject else None)
     if artifact is not None:
         lines += _labelled("PARTS", parts_words(bundle, artifact))
-    if bundle.choice is not None:
+    measured = {row.variant for row in rows}
+    if bundle.choice is not None and (not rows or bundle.choice.variant in measured):
         lines += _labelled("WHY", f"{bundle.choice.variant}: {bundle.choice.reason}")
     table = _table(bundle, rows)
     lines.append(table)
@@ -115,8 +116,8 @@ def _share(share: Share) -> str:
 
 
 def _subject(bundle: Bundle, measured: str | None) -> Artifact | None:
-    """The variant that the words are about: the chosen one, else the verdict's, else the first that may be used."""
-    wanted = bundle.choice.variant if bundle.choice is not None else measured
+    """The variant that the words are about: the verdict's, else the chosen one, else the first that may be used."""
+    wanted = measured or (bundle.choice.variant if bundle.choice is not None else None)
     usable = [artifact for artifact in bundle.artifacts if bundle.unusable(artifact) is None]
     named = [artifact for artifact in bundle.artifacts if artifact.variant == wanted]
     return next(iter([*named, *usable, *bundle.artifacts]), None)
@@ -130,7 +131,10 @@ def _table(bundle: Bundle, rows: Sequence[Row]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for index, title in enumerate([*titles, "verdict" if rows else "kept"]):
         table.add_column(title, justify="left" if index in (0, len(titles)) else "right", no_wrap=True)
-    for artifact in bundle.artifacts[:_MOST_ROWS]:
+    # A bench of some variants is shown of these; who made the bundle looks for every one that was asked for.
+    shown = [one for one in bundle.artifacts if not rows or one.variant in measured]
+    left_out = [] if rows and len(shown) < len(bundle.artifacts) else bundle.left_out
+    for artifact in shown[:_MOST_ROWS]:
         check, row = artifact.check, measured.get(artifact.variant)
         chosen = bundle.choice is not None and bundle.choice.variant == artifact.variant
         numbers = [f"{artifact.bytes / 2**20:.2f}", f"{100 * check.top1:.1f}", f"{check.loss_points:+.1f}"]
@@ -142,10 +146,10 @@ def _table(bundle: Bundle, rows: Sequence[Row]) -> Table:
         style = "bold red" if veto else OUTCOME_STYLES.get(last, "green" if last == "yes" else "")
         name = Text(f"{artifact.variant} ←" if chosen else artifact.variant, "bold" if chosen else "")
         table.add_row(name, *numbers, Text(last, style))
-    for left in bundle.left_out[: max(0, _MOST_ROWS - len(bundle.artifacts))]:
+    for left in left_out[: max(0, _MOST_ROWS - len(shown))]:
         check_cells = ["–"] * (len(titles) - 1)
         table.add_row(left.variant, *check_cells, Text("left out", "red"))
-    hidden = len(bundle.artifacts) + len(bundle.left_out) - _MOST_ROWS
+    hidden = len(shown) + len(left_out) - _MOST_ROWS
     if hidden > 0:
         table.add_row(Text(f"… {hidden} more: -v", "dim"))
     return table
@@ -193,7 +197,11 @@ def _open(bundle: Bundle, rows: Sequence[Row], subject: Artifact | None) -> list
     undecided = [row.variant for row in _summaries(rows) if row.verdict and row.verdict.outcome == "INCONCLUSIVE"]
     if len(undecided) > 1:
         found.append(f"latency is INCONCLUSIVE of {', '.join(undecided)}")
-    not_shown = [one.variant for one in bundle.artifacts if one.check.judged.too_few and one is not subject]
+    not_shown = [
+        one.variant
+        for one in bundle.artifacts
+        if one.check.judged.too_few and one is not subject and (not rows or one.variant in measured)
+    ]
     if not_shown:
         found.append(f"too few test images to show the loss of {', '.join(not_shown)} within the limit")
     return found

@@ -31,12 +31,16 @@ def screen(tmp_path: Path, make_run: Callable[..., Run], capsys: pytest.CaptureF
     (tiny,) = bundle.artifacts
     many = tuple(_named(tiny, name) for name in (*NAMES, "openvino-fp16"))
 
-    def shown(rows: bool = True, latency: float = 5.0, skipped: str = "", **changes: object) -> list[str]:
+    def shown(
+        rows: bool = True, latency: float = 5.0, skipped: str = "", only: tuple[str, ...] = (), **changes: object
+    ) -> list[str]:
         choice = Choice(variant="onnx-int8", reason="lowest p99 bound (5 ms) of the 9 variants that meet 30ms@p99")
         made = Bundle.model_copy(bundle, update={"artifacts": many, "choice": choice, **changes})
         measured: list[Row] = []
         for one in made.artifacts if rows else ():
             chosen = made.choice is not None and one.variant == made.choice.variant
+            if only and one.variant not in only:
+                continue
             if one.variant == skipped:
                 measured.append(Skipped(variant=one.variant, chosen=chosen, reason="LiteRT is not installed"))
             else:
@@ -102,3 +106,10 @@ def test_what_comes_next_quotes_paths_and_proves_what_is_not_proven(tmp_path: Pa
     assert commands[0].startswith("edgecnn bench 'my bundle'")
     assert "rehearse 'my bundle'" in commands[1]
     assert len(next_commands(bundle, Path("b"))) == 1
+
+
+def test_a_bench_of_one_variant_is_about_that_one(screen: Screen) -> None:
+    lines = screen(only=("openvino-int8",))
+    assert not any(line.startswith("WHY") for line in lines)
+    assert any(line.startswith("PARTS    openvino-int8 is right") for line in lines)
+    assert [line.split()[0] for line in lines if line.startswith(NAMES)] == ["openvino-int8"]
