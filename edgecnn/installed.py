@@ -11,6 +11,8 @@ from edgecnn.errors import MissingExtra
 
 PREPARING = ("numpy", "Pillow", "simplejpeg", "pydantic")
 """What decodes and prepares an image and reads a bundle, on every device."""
+TRAINING = ("torch", "torchvision", "timm", "safetensors", "fvcore", "lightning-fabric")
+"""What fine-tuning and export need, whatever the target."""
 
 _MODULES = {"Pillow": "PIL", "scikit-learn": "sklearn", "cuda-bindings": "cuda.bindings"}
 """Of libraries that are imported by another name than their own with underscores."""
@@ -39,7 +41,7 @@ def need(extra: str, *libraries: str) -> None:
 
 def need_training() -> None:
     """Raises MissingExtra where a library of the `train` extra is not installed."""
-    need("train", "torch", "torchvision", "timm", "safetensors", "fvcore", "lightning-fabric")
+    need("train", *TRAINING)
 
 
 def installed_versions(libraries: Iterable[str]) -> dict[str, str]:

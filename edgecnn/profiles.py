@@ -17,14 +17,15 @@ from edgecnn.errors import UserError, not_one_of
 from edgecnn.intervals import samples_to_bound
 from edgecnn.numbers import duration, plain
 from edgecnn.require import parse as parse_requirements
+from edgecnn.shipped import profiles_folder, target_names
 from edgecnn.texts import read_toml
 
-_PACKAGED = Path(__file__).parent / "_profiles"
-_REPOSITORY = Path(__file__).parent.parent
 _BUDGET = re.compile(r"(\d+(?:\.\d+)?)\s*ms\s*@\s*p(\d+(?:\.\d+)?)", re.ASCII)
 
 BUDGET_CONFIDENCE = 0.99
 """Of the bound that is held against a budget: see `edgecnn.bench.stats.CONFIDENCE`."""
+QUICK = "quick: first rung only"
+"""Said wherever a ladder was told to end there: see `Target.quick`."""
 MOST_THREADS = 256
 MOST_SAMPLES = 1_000_000
 """Of one variant: each is stored, and a budget that takes more can be met but not shown to be."""
@@ -100,6 +101,8 @@ class Target(Frozen):
     """Least share of decisions equal to fp32's, of variants in other precisions than fp32."""
     int8_minutes: float = Field(default=3.0, gt=0)
     """After which the ladder of a variant begins no further rung."""
+    quick: bool = False
+    """Whether the ladder of a variant ends with its first rung, however good that is."""
     frame_agreement: float = Field(default=0.98, gt=0, le=1)
     """Least share of equal decisions between a raw frame and its encoded file."""
     require: str | None = None
@@ -170,11 +173,6 @@ def refuse_threads(threads: int) -> None:
         raise UserError(f"threads: {threads:,}: at most {MOST_THREADS}; this machine has {os.cpu_count()} processors")
 
 
-def target_names() -> list[str]:
-    """Names of the targets that come with edgecnn."""
-    return sorted(path.stem for path in _folder("export").glob("*.toml"))
-
-
 def load_target(name_or_path: str, unfit: Unfit | None = None) -> Target:
     """A target by name, or from a TOML file of the user's. UserError where it is neither, or the file has mistakes.
 
@@ -182,7 +180,7 @@ def load_target(name_or_path: str, unfit: Unfit | None = None) -> Target:
     """
     path = Path(name_or_path)
     if path.suffix.lower() != ".toml":
-        path = _folder("export") / f"{name_or_path}.toml"
+        path = profiles_folder("export") / f"{name_or_path}.toml"
         if not path.is_file():
             accepted = ", ".join(target_names())
             raise not_one_of("target", name_or_path, f"{accepted}, or a path to a .toml file like theirs")
@@ -194,12 +192,6 @@ def load_target(name_or_path: str, unfit: Unfit | None = None) -> Target:
 def with_budget(target: Target, budget: str | None) -> Target:
     """The target with another budget, such as 20ms@p95; UserError where that is none. None: as it is."""
     return target if budget is None else target.model_copy(update={"budget": str(parse_budget(budget))})
-
-
-def _folder(name: str) -> Path:
-    """Profiles ship in the wheel; in a checkout they are the top-level folders themselves."""
-    packaged = _PACKAGED / name
-    return packaged if packaged.is_dir() else _REPOSITORY / name
 
 
 def _tuples(value: Any) -> Any:

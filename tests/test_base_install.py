@@ -96,8 +96,8 @@ def test_every_verb_works_or_names_the_extra_that_it_needs(verb: str, place: Pat
     if get(verb).extras:
         assert done.returncode == 2, done.stderr
         assert len(done.stderr.splitlines()) == 1
-        assert f"[{get(verb).extras[-1 if verb == 'report' else 0]}]'" in done.stderr
-        assert re.search(r"pip install \S*edgecnn-\S*whl\[", done.stderr), "the wheel that it came from"
+        extras = {"run": "export-litert,report", "export": "export-litert", "report": "report"}.get(verb, "train")
+        assert re.search(rf"pip install \S*edgecnn-\S*whl\[{extras}\]'$", done.stderr), "the wheel that it came from"
     else:
         assert done.returncode == CODES.get(verb, 0), done.stderr
 
@@ -133,7 +133,7 @@ for call in (edgecnn.fine_tune, edgecnn.export):
     try:
         call("parts", out="out")
     except edgecnn.MissingExtra as error:
-        assert ".whl[train]'" in str(error)
+        assert ".whl[" in str(error)
     else:
         raise SystemExit("not refused")
 """

@@ -39,6 +39,7 @@ __all__ = [
     "plan_for",
     "read_runs",
     "results_path",
+    "samples_for",
     "summarize",
     "table",
     "unmet_by",
@@ -169,8 +170,13 @@ def plan_for(budget: Budget, threads: int, samples: int | None) -> MeasurePlan:
         raise UserError(f"samples: {samples} is not a number of samples: give at least 1")
     if samples is not None and samples > MOST_SAMPLES:
         raise UserError(f"samples: {samples:,}: at most {MOST_SAMPLES:,} are measured, since each is stored")
-    needed = stats.min_samples(budget.percentile)
-    return MeasurePlan(samples=max(DEFAULT_SAMPLES, needed) if samples is None else samples)
+    return MeasurePlan(samples=samples_for(str(budget), samples))
+
+
+def samples_for(budget: str, samples: int | None) -> int:
+    """Units of each variant that a bench measures at first."""
+    needed = stats.min_samples(parse_budget(budget).percentile)
+    return max(DEFAULT_SAMPLES, needed) if samples is None else samples
 
 
 def _asked_for(bundle: Bundle, folder: Path, variants: Sequence[str] | None) -> list[Artifact]:

@@ -17,6 +17,7 @@ from edgecnn.cli.live import console
 from edgecnn.cli.show import OUTCOME_STYLES
 from edgecnn.mistakes import Share, mistakes_of
 from edgecnn.numbers import plain, rounded
+from edgecnn.profiles import QUICK
 
 if TYPE_CHECKING:
     from edgecnn.bench.rows import Row
@@ -189,6 +190,9 @@ def _open(bundle: Bundle, rows: Sequence[Row], subject: Artifact | None) -> list
         found += [f"{subject.variant}: {text}" for text in (*judged.refused, *judged.doubts, *judged.too_few)]
     if bundle.frames is not None and not bundle.frames.within:
         found.append(f"raw camera frames decide otherwise than their files in {1 - bundle.frames.agreement:.1%}")
+    quick = [one.variant for one in bundle.artifacts if one.notes.get("quick")]
+    if quick:
+        found.append(f"{QUICK} ({', '.join(quick)}): without --quick further ones are tried")
     measured = {row.variant: row for row in rows}
     row = measured.get(subject.variant) if subject is not None else None
     if isinstance(row, Summary):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -98,8 +98,10 @@ _live = Live()
 
 
 @contextmanager
-def logged(path: Path, verbose: bool) -> Iterator[Live]:
+def logged(path: Path, verbose: bool, foretold: Sequence[str] = ()) -> Iterator[Live]:
     """Everything that is told within goes to the end of the file `path`; stages, with `verbose` all, to stderr.
+
+    `foretold`: lines on what will be done, for both, before the first stage.
 
     A mistake that ends it in its first stage leaves no log that was not there before.
     """
@@ -109,6 +111,9 @@ def logged(path: Path, verbose: bool) -> Iterator[Live]:
     with path.open("a", encoding="utf-8", errors="backslashreplace") as log:
         print(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC: {shlex.join(sys.argv)}", file=log)
         _live = Live(log, verbose)
+        for line in foretold:
+            print(line, file=log)
+            print(one_line(line), file=sys.stderr)
         try:
             with _live.bar:
                 yield _live

@@ -7,13 +7,20 @@ from typing import Annotated
 
 import typer
 
+from edgecnn.shipped import target_names
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of tables.")]
 Verbose = Annotated[
     bool,
     typer.Option("--verbose", "-v", help="Show all: rungs, epochs, whole tables. The log has them too."),
 ]
 Data = Annotated[Path, typer.Argument(help="Folder: <class>/*.jpg, or {train,val,test}/<class>/*.jpg.")]
-TargetName = Annotated[str, typer.Option("--target", help="desktop-cpu, raspberry-pi-4, … or your own .toml file.")]
+TargetName = Annotated[str, typer.Option("--target", help=f"{', '.join(target_names())}, or your own .toml file.")]
+Only = Annotated[
+    str | None,
+    typer.Option(help="Only these formats or variants, such as onnx,litert-int8; in full also ones that it has not."),
+]
+Quick = Annotated[bool, typer.Option("--quick", help="INT8 by the first rung of its ladder only, however good.")]
 BudgetText = Annotated[str | None, typer.Option("--budget", help="Such as 30ms@p99. Default: the target's.")]
 Samples = Annotated[int | None, typer.Option(help="Measured units of each variant. Default: 2,300.")]
 BundleFolder = Annotated[Path, typer.Argument(help="Bundle folder, made by `edgecnn export`.")]

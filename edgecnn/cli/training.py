@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecnn.cli.extras import need_training
 from edgecnn.cli.options import Fit, Model, Restart, Seed, Size, Weights, WeightsKey
 from edgecnn.cli.reading import READING, read_labelled
 from edgecnn.recipes import help_text
@@ -97,7 +96,6 @@ def takes_training(command: Callable[..., None]) -> Callable[..., None]:
     ]
 
     def verb(**given: Any) -> None:
-        need_training()
         command(**given)
 
     verb.__name__, verb.__doc__ = command.__name__, command.__doc__

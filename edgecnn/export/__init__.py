@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgecnn import formats
 from edgecnn.artifact import Artifact, Bundle, LeftOut, load_bundle, write_bundle
 from edgecnn.called import let_call
 from edgecnn.checkpoint import CHECKPOINT, read_checkpoint
@@ -20,12 +19,10 @@ from edgecnn.export.variant import make_variant
 from edgecnn.holding import temporary_folder
 from edgecnn.profiles import Target, VariantSpec
 from edgecnn.progress import Progress, Stage
-from edgecnn.quantize import names as quantize_names
 from edgecnn.require import parse as parse_requirements
-from edgecnn.runtimes import get as get_runtime
-from edgecnn.runtimes import names as runtime_names
+from edgecnn.wanted import refuse_missing, unfit
 
-__all__ = ["export", "is_of", "refuse_other_content", "refuse_unknown", "target_hash", "tools_here", "unfit"]
+__all__ = ["export", "is_of", "refuse_other_content", "refuse_unknown", "target_hash", "tools_here"]
 let_call(__name__)
 
 
@@ -45,11 +42,13 @@ def export(
 
     A bundle of the same checkpoint, target and tools that is there is returned as it is. Variants that were done when
     an export was cut off are kept beside `out` and not done again.
-    Raises UserError: no checkpoint or images there, `out` is something else than a bundle, no variant left.
+    Raises UserError: a library is missing that a variant needs, no checkpoint or images there, `out` is something else
+    than a bundle, no variant left.
     """
     from edgecnn.models import load_module
 
     refuse_unknown(target)
+    refuse_missing(target)
     if target.require:
         parse_requirements(target.require)
     there = _already(run, target, out, progress)
@@ -126,24 +125,6 @@ def refuse_unknown(target: Target) -> None:
     wrong = [why for spec in target.variants for why in unfit(spec)]
     if wrong:
         raise UserError(f"target {target.name}: {'; '.join(wrong)}")
-
-
-def unfit(spec: VariantSpec) -> list[str]:
-    """Why a variant cannot be made or opened, each with its name; as of `edgecnn.profiles.load_target`."""
-    wrong = []
-    able = quantize_names() if spec.precision == "int8" else formats.names()
-    if spec.format not in able:
-        wrong.append(f"{spec.variant}: {spec.format!r} is not one of {', '.join(able)}")
-    elif spec.precision != "int8" and spec.precision not in formats.get(spec.format).precisions:
-        precisions = ", ".join(formats.get(spec.format).precisions)
-        wrong.append(f"{spec.variant}: {spec.precision!r} is not one of {precisions}")
-    if spec.io == "int8" and (spec.format, spec.precision) != ("litert", "int8"):
-        wrong.append(f"{spec.variant}: io 'int8' is for litert-int8 alone")
-    if spec.runtime not in runtime_names():
-        wrong.append(f"{spec.variant}: runtime {spec.runtime!r} is not one of {', '.join(runtime_names())}")
-    elif spec.format in able and spec.format not in get_runtime(spec.runtime).runs:
-        wrong.append(f"{spec.variant}: {spec.runtime} does not open {spec.format}")
-    return wrong
 
 
 def _work(variants: Sequence[VariantSpec]) -> float:

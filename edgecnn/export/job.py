@@ -159,6 +159,7 @@ def _networks(
         training=images,
         machine=target.machine,
         isa=target.isa,
+        quick=target.quick,
     )
     return Networks(source, tuning)
 

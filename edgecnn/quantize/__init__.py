@@ -32,17 +32,18 @@ def get(name: str) -> Quantizer:
     """How a format's int8 file is written. UserError where it has none, MissingExtra where a library is missing."""
     if name not in names():
         raise not_one_of("int8: format", name, names())
-    found = _declared(name)
+    found = declared(name)
     need(found.extra, *found.libraries)
     return found
 
 
 def libraries() -> list[str]:
     """Every library that writes an int8 file."""
-    return sorted({library for name in names() for library in _declared(name).libraries})
+    return sorted({library for name in names() for library in declared(name).libraries})
 
 
-def _declared(name: str) -> Quantizer:
+def declared(name: str) -> Quantizer:
+    """The same, whether its libraries are there or not. Imports torch."""
     quantizer: Quantizer = importlib.import_module(f"{engines.__name__}.{name}").QUANTIZER
     return quantizer
 

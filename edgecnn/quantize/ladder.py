@@ -22,6 +22,7 @@ from edgecnn.errors import UserError, first_line
 from edgecnn.formats import Source
 from edgecnn.imaging import Images
 from edgecnn.judge import Yardstick, judge, measure
+from edgecnn.profiles import QUICK
 from edgecnn.progress import Progress
 from edgecnn.quantize.flat import WeightedLayer, layers_of
 from edgecnn.quantize.grid import Grid, StoredWeight, grid_for, refuse_saturation
@@ -59,6 +60,8 @@ class TuningSet:
     """What `validation` holds, where there are no validation images."""
     minutes: float = 3.0
     """After which an engine's ladder begins no further rung."""
+    quick: bool = False
+    """Whether the first rung that can be made is taken, however good it is."""
     training: Images | None = None
     """From the train split too, for the rung that trains; the calibration images where there are no others."""
     machine: str = ""
@@ -240,6 +243,10 @@ def climb(
         )
         if _good(row, tuning):
             break
+        if tuning.quick:
+            stopped = f"further rungs: not tried ({QUICK})"
+            refused.append(stopped)
+            break
         if time.monotonic() - started > 60 * tuning.minutes:
             stopped = f"further rungs: not tried after {tuning.minutes:g} minutes"
             refused.append(stopped)
@@ -253,6 +260,7 @@ def climb(
         "rungs_tried": [asdict(row) | {"judged": row.judged.model_dump(mode="json")} for row in tried],
         "rungs_refused": refused,
         "aim": _aim(tuning),
+        **({"quick": True} if tuning.quick else {}),
         "unfinished": _unfinished(len(tried), bool(good), stopped),
         "calibration_images": len(tuning.calibration),
         "calibration_pixels_sha256": sha256_of(tuning.calibration.tobytes()),

@@ -207,7 +207,9 @@ def test_a_bundles_variants_are_told_beforehand(tmp_path: Path) -> None:
     [
         (["doctor"], 0, install_command("train")),
         (["finetune", ".", "--out", "never"], 2, f"torch is not installed: {install_command('train')}"),
-        (["run", "."], 2, f"torch is not installed: {install_command('train')}"),
+        (["run", ".", "--only", "onnx"], 2, "not installed: torch, torchvision, timm, safetensors, fvcore, "),
+        (["run", ".", "--only", "onnx"], 2, f"lightning-fabric (for training): {install_command('train')}"),
+        (["export", ".", "--out", "never"], 2, f"(for training): {install_command('train')}"),
     ],
 )
 def test_the_base_install_says_what_it_lacks(words: list[str], code: int, said: str, tmp_path: Path) -> None:

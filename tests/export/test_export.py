@@ -27,7 +27,9 @@ from edgecnn.export import bundle as bundling
 from edgecnn.export import variant as making
 from edgecnn.formats import Converted
 from edgecnn.models import Deployed
+from edgecnn.origin import install_command
 from edgecnn.pipeline import choose
+from edgecnn.quantize import ladder as climbing
 from edgecnn.rehearse.short import Shown
 from edgecnn.train import fine_tune
 from tests.cli.test_cli import call, refused
@@ -116,7 +118,7 @@ def test_a_variant_that_decides_otherwise_on_an_older_processor_is_left_out(
         ("onnx-fp32", "decides otherwise on x86-64-v3: 9 of 16 golden images", True)
     ]
     assert not (tmp_path / "bundle/onnx-fp32").exists()
-    assert "torchscript-fp32: not proven on x86-64-v2: no emulator here" in capsys.readouterr().out
+    assert "torchscript-fp32: not proven on x86-64-v2: no emulator here" in (tmp_path / "bundle.log").read_text()
 
 
 def test_a_disk_that_is_full_half_way(
@@ -217,21 +219,50 @@ def test_a_bundle_in_the_current_folder_is_replaced(run: Path, tmp_path: Path, m
     assert beside(tmp_path / "bundle") == ["bundle"]
 
 
-def test_an_engine_that_is_not_installed_leaves_its_variants_out(
+def test_a_library_that_is_not_installed_is_told_before_anything_is_done(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     without(monkeypatch, "openvino")
     target, out = write_target(tmp_path, "fp32", (FLOAT[0], ("openvino", "openvino"))), tmp_path / "bundle"
-    assert call(monkeypatch, "export", run, "--target", target, "--out", out) == 1
-    assert "openvino is not installed: pip install 'edgecnn[" in capsys.readouterr().out.replace("\n", " ")
-    bundle = load_bundle(out)
-    assert [one.variant for one in bundle.artifacts] == ["torchscript-fp32"]
-    assert [one.variant for one in bundle.left_out] == ["openvino-fp32"]
-    assert not (out / "openvino-fp32").exists()
-    target = write_target(tmp_path, "fp32", (("openvino", "openvino"),))
-    line = refused(monkeypatch, capsys, "export", run, "--target", target, "--out", tmp_path / "none")
-    assert "no variant of trial passed, nothing was written: openvino-fp32: openvino is not installed" in line
-    assert not (tmp_path / "none").exists()
+    words = ("export", run, "--target", target, "--out", out)
+    line = refused(monkeypatch, capsys, *words)
+    assert line == (
+        f"edgecnn: not installed: openvino (for openvino-fp32): {install_command('train')}, "
+        "or leave them out: --only torchscript"
+    )
+    assert beside(out) == []
+    assert call(monkeypatch, *words, "--only", "torchscript") == 0
+    assert [one.variant for one in load_bundle(out).artifacts] == ["torchscript-fp32"]
+
+
+def test_a_bundle_of_some_variants_is_not_the_whole_one(
+    run: Path, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("export", run, "--target", target, "--out", tmp_path / "bundle")
+    for only, variants in (("ONNX", {"onnx-fp32"}), (None, {"torchscript-fp32", "onnx-fp32"})):
+        assert call(monkeypatch, *words, *(("--only", only) if only else ())) == 0
+        told = capsys.readouterr().err
+        assert told.startswith(f"to make for trial: {'' if only else 'torchscript fp32 · '}onnx fp32\n")
+        assert "already done" not in told
+        assert {one.variant for one in load_bundle(tmp_path / "bundle").artifacts} == variants
+    assert call(monkeypatch, *words) == 0
+    assert "already done" in capsys.readouterr().err
+
+
+def test_a_quick_export_takes_the_first_rung_and_says_so(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = write_target(tmp_path, "int8", FLOAT[1:])
+    words = ("export", run, "--target", target, "--out", tmp_path / "bundle")
+    monkeypatch.setattr(climbing, "_good", lambda row, tuning: False)
+    call(monkeypatch, *words, "--quick")
+    shown = capsys.readouterr()
+    assert "quick: first rung only" in shown.err
+    assert "quick: first rung only" in shown.out
+    (made,) = load_bundle(tmp_path / "bundle").artifacts
+    assert made.notes["quick"] is True
+    assert len(made.notes["rungs_tried"]) == 1
+    assert made.notes["unfinished"][-1] == "further rungs: not tried (quick: first rung only)"
 
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

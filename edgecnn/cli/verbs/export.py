@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from edgecnn.cli.extras import need_training
 from edgecnn.cli.options import (
     Good,
     Group,
     Json,
     MinPerClass,
     NoGroup,
+    Only,
+    Quick,
     Require,
     Seed,
     Skip,
@@ -41,6 +42,8 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="Bundle folder to write; an older bundle there is replaced.")],
     target: TargetName = "desktop-cpu",
+    only: Only = None,
+    quick: Quick = False,
     data: Annotated[
         Path | None, typer.Option(help="The images: of a file, always; of a run folder, where they have moved since.")
     ] = None,
@@ -67,37 +70,33 @@ def export(
     A file is taken in first: its run folder is written beside --out, as <out>-source. What is assumed of it (the order
     of its classes, its preprocessing) is printed; where it does not fit the labelled images: a warning and exit code 1.
     """
-    from edgecnn import outputs
+    from edgecnn import outputs, wanted
     from edgecnn.cli.closing import Ending, next_commands, show_closing
     from edgecnn.cli.live import log_beside, logged, say
     from edgecnn.cli.show import log_bundle, shortfalls, tell_why_1, warn
     from edgecnn.cli.terminal import print_json
-    from edgecnn.profiles import load_target
 
-    need_training()
+    profile = wanted.asked_for(target, only, quick, require=require)
+    wanted.refuse_missing(profile)
     from edgecnn.export import export as make
-    from edgecnn.export import refuse_other_content, unfit
-    from edgecnn.require import parse
+    from edgecnn.export import refuse_other_content
 
-    if require:
-        parse(require)
-    named = load_target(target, unfit)
-    profile = named.model_copy(update={"require": require}) if require else named
     refuse_other_content(out)
-    log = log_beside(out)
+    log, told = log_beside(out), wanted.foretold(profile)
     if source.is_dir():
         given: dict[str, object] = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
         given |= {"--weights-key": weights_key, "--group": group, "--no-group": no_group or None}
         _refuse_no_run(source, given)
-        with outputs.folders(out, apart_from=data), logged(log, verbose) as live:
+        with outputs.folders(out, apart_from=data), logged(log, verbose, told) as live:
             bundle = make(source, profile, out, data, say)
             log_bundle(bundle)
     else:
         reading: dict[str, Any] = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
         reading |= {"group": group, "no_group": no_group}
         folder = out.resolve().with_name(f"{out.resolve().name}-source")
-        with outputs.folders(out, folder, apart_from=data), logged(log, verbose) as live:
-            _take_in(source, folder, data, model, preprocess, labels, weights_key, seed, reading)
+        images = _refuse_unusable(source, folder, data, model, preprocess, labels, weights_key)
+        with outputs.folders(out, folder, apart_from=data), logged(log, verbose, told) as live:
+            _take_in(source, folder, images, model, preprocess, labels, weights_key, seed, reading)
             bundle = make(folder, profile, out, data, say)
             log_bundle(bundle)
     if as_json:
@@ -124,10 +123,31 @@ def _refuse_no_run(folder: Path, given: Mapping[str, object]) -> None:
         raise UserError(f"{folder}: a run folder has its own: leave {', '.join(unfit)} out")
 
 
-def _take_in(
+def _refuse_unusable(
     source: Path,
     folder: Path,
     data: Path | None,
+    model: str | None,
+    preprocess: Path | None,
+    labels: Path | None,
+    weights_key: str | None,
+) -> Path:
+    """The folder of images; UserError where a file cannot be taken in as it was given."""
+    from edgecnn.adopt.folder import refuse_other_content
+    from edgecnn.adopt.sources import refuse_unfit
+
+    need("train", "onnx")
+    refuse_unfit(source, model, preprocess, labels, weights_key)
+    if data is None:
+        raise UserError(f"{source}: --data is missing: calibration and verification need the images of its classes")
+    refuse_other_content(folder)
+    return data
+
+
+def _take_in(
+    source: Path,
+    folder: Path,
+    data: Path,
     model: str | None,
     preprocess: Path | None,
     labels: Path | None,
@@ -136,16 +156,10 @@ def _take_in(
     reading: dict[str, Any],
 ) -> None:
     """Make the run folder that `source` becomes."""
-    from edgecnn.adopt.folder import adopt, refuse_other_content
-    from edgecnn.adopt.sources import refuse_unfit
+    from edgecnn.adopt.folder import adopt
     from edgecnn.cli.live import progress_bar, say
     from edgecnn.cli.show import warn
 
-    need("train", "onnx")
-    refuse_unfit(source, model, preprocess, labels, weights_key)
-    if data is None:
-        raise UserError(f"{source}: --data is missing: calibration and verification need the images of its classes")
-    refuse_other_content(folder)
     with progress_bar() as bar:
         dataset = read_labelled(data, seed, reading, bar)
     taken = adopt(

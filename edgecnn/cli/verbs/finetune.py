@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgecnn.cli.extras import is_first_process
+from edgecnn.cli.extras import is_first_process, need_training
 from edgecnn.cli.options import Data, Json, Verbose
 from edgecnn.cli.terminal import print_json
 from edgecnn.cli.training import fine_tune_from, takes_training
@@ -26,6 +26,7 @@ def finetune(
 
     Several processes: torchrun --nproc-per-node 2 -m edgecnn finetune …
     """
+    need_training()
     from edgecnn import outputs
     from edgecnn.cli.live import log_beside, logged
     from edgecnn.train.folder import refuse_other_content

@@ -72,12 +72,12 @@ def plan(
     need_training()
     from edgecnn.cli.live import console, progress_bar, say
     from edgecnn.documents import checked
-    from edgecnn.export import unfit
     from edgecnn.models import refuse_no_network
     from edgecnn.plan import plan as make
     from edgecnn.profiles import load_target, with_budget
     from edgecnn.train import TrainOptions
     from edgecnn.train.repeatable import usable_device
+    from edgecnn.wanted import unfit
 
     profile = with_budget(load_target(target, unfit), budget)
     given = {"model": model, "weights": weights, "weights_key": weights_key, "size": size, "fit": fit}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgecnn.cli.folding import over_folds, show_pooled
-from edgecnn.cli.options import BudgetText, Data, Json, Samples, TargetName, Verbose
+from edgecnn.cli.options import BudgetText, Data, Json, Only, Quick, Samples, TargetName, Verbose
 from edgecnn.cli.training import fine_tune_from, takes_training
 from edgecnn.cli.verbs import Verb
 from edgecnn.errors import MissingExtra
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 def run(
     data: Data,
     target: TargetName = "desktop-cpu",
+    only: Only = None,
+    quick: Quick = False,
     out: Annotated[Path | None, typer.Option(help="Default: runs/<data folder>-<model>-<target>.")] = None,
     budget: BudgetText = None,
     samples: Samples = None,
@@ -46,25 +48,30 @@ def run(
     in fold-2/, …, and folds.json holds what all say together, of the way of training rather than of one network. Splits
     that the folder gives are not used. Exit code 1 where all folds together refuse a variant that the bundle keeps.
     """
-    from edgecnn import outputs
-    from edgecnn.bench import overall
+    from edgecnn import outputs, wanted
+    from edgecnn.bench import overall, samples_for
     from edgecnn.cli.closing import Ending, next_commands, show_closing
     from edgecnn.cli.live import logged, say
     from edgecnn.cli.show import log_bundle, log_rows, shortfalls, tell_why_1, warn
+
+    profile = wanted.asked_for(target, only, quick, budget)
+    no_report = wanted.missing_for_report()
+    wanted.refuse_missing(profile, no_report)
     from edgecnn.export import export as make_bundle
     from edgecnn.export import refuse_other_content as refuse_other_bundle
-    from edgecnn.export import unfit
     from edgecnn.pipeline import bench_once, choose, remove_results, with_choice
     from edgecnn.pooled import refused
-    from edgecnn.profiles import load_target, with_budget
     from edgecnn.train.folder import refuse_other_content as refuse_other_run
 
-    profile = with_budget(load_target(target, unfit), budget)
     folder = out or Path("runs") / f"{data.resolve().name}-{training['model'].rpartition(':')[2]}-{profile.name}"
     log = folder / "run.log"
+    told = wanted.foretold(profile, no_report, training["minutes"], samples_for(profile.budget, samples))
     refuse_other_run(folder / "train")
     refuse_other_bundle(folder / "bundle")
-    with outputs.folders(folder, folder / "train", folder / "bundle", apart_from=data), logged(log, verbose) as live:
+    with (
+        outputs.folders(folder, folder / "train", folder / "bundle", apart_from=data),
+        logged(log, verbose, told) as live,
+    ):
         pooled, short = over_folds(data, folder, folds, profile, training) if folds else (None, [])
         if pooled is None:
             fine_tune_from(data, folder / "train", training)
