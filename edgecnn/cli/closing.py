@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 COLUMNS, LINES = 100, 25
 _LABEL = 9
 _MOST_ROWS = 10
+_DISPENSABLE = ("max", "false", "loss", "MiB", "top-1 %", "missed")
+"""Columns that a narrow terminal goes without, the first of them first."""
 _LEAST_OPEN = 3
 _SPACE = "\N{NO-BREAK SPACE}"
 
@@ -54,12 +57,12 @@ def next_commands(bundle: Bundle, folder: Path) -> list[str]:
 def show_closing(bundle: Bundle, rows: Sequence[Row], ending: Ending) -> None:
     """Print it, in at most 25 lines of 100 columns for nine variants."""
     output = console()
-    for line in closing(bundle, rows, ending):
+    for line in closing(bundle, rows, ending, min(COLUMNS, output.width)):
         output.print(line, soft_wrap=True)
 
 
-def closing(bundle: Bundle, rows: Sequence[Row], ending: Ending) -> list[Text | Table]:
-    """Labelled lines and the table. Without `rows` nothing was measured."""
+def closing(bundle: Bundle, rows: Sequence[Row], ending: Ending, width: int = COLUMNS) -> list[Text | Table]:
+    """Labelled lines and the table, in so many columns. Without `rows` nothing was measured."""
     from edgecnn.bench import overall
 
     lines: list[Text | Table] = []
@@ -67,22 +70,22 @@ def closing(bundle: Bundle, rows: Sequence[Row], ending: Ending) -> list[Text | 
     if rows:
         verdict = overall(rows)
         subject = next((row for row in _summaries(rows) if row.variant == verdict.variant), None)
-        lines += _labelled("LATENCY", _latency(verdict.reason, subject), verdict.outcome)
+        lines += _labelled("LATENCY", _latency(verdict.reason, subject), width, verdict.outcome)
     artifact = _subject(bundle, subject.variant if subject else None)
     if artifact is not None:
-        lines += _labelled("PARTS", parts_words(bundle, artifact))
+        lines += _labelled("PARTS", parts_words(bundle, artifact), width)
     measured = {row.variant for row in rows}
     if bundle.choice is not None and (not rows or bundle.choice.variant in measured):
-        lines += _labelled("WHY", f"{bundle.choice.variant}: {bundle.choice.reason}")
-    table = _table(bundle, rows)
+        lines += _labelled("WHY", f"{bundle.choice.variant}: {bundle.choice.reason}", width)
+    table = _fitting(bundle, rows, width)
     lines.append(table)
     after: list[Text | Table] = []
     for index, command in enumerate(ending.next):
-        after += _labelled("NEXT" if index == 0 else "", command)
+        after += _labelled("NEXT" if index == 0 else "", command, width)
     files = [f"{word} {path}" for word, path in ending.files]
-    after += _labelled("FILES", " · ".join([*files, f"took {_clock_words(ending.seconds)}"]))
+    after += _labelled("FILES", " · ".join([*files, f"took {_clock_words(ending.seconds)}"]), width)
     room = LINES - len(lines) - table.row_count - len(after)
-    return [*lines, *_undecided(_open(bundle, rows, artifact), max(room, _LEAST_OPEN)), *after]
+    return [*lines, *_undecided(_open(bundle, rows, artifact), max(room, _LEAST_OPEN), width), *after]
 
 
 def parts_words(bundle: Bundle, artifact: Artifact) -> str:
@@ -124,14 +127,27 @@ def _subject(bundle: Bundle, measured: str | None) -> Artifact | None:
     return next(iter([*named, *usable, *bundle.artifacts]), None)
 
 
-def _table(bundle: Bundle, rows: Sequence[Row]) -> Table:
+def _fitting(bundle: Bundle, rows: Sequence[Row], width: int) -> Table:
+    """The table without as many columns as a narrow terminal has no room for: all are in the report."""
+    table = _table(bundle, rows)
+    dropped: list[str] = []
+    for title in _DISPENSABLE:
+        if Measurement.get(console(), console().options, table).maximum <= width:
+            return table
+        dropped.append(title)
+        table = _table(bundle, rows, dropped)
+    return table
+
+
+def _table(bundle: Bundle, rows: Sequence[Row], without: Sequence[str] = ()) -> Table:
     """A row a variant; those that were left out last."""
     measured = {row.variant: row for row in rows}
     titles = ["variant", "MiB", "top-1 %", "loss", "missed", "false"]
     titles += ["p50 ms", f"p{_percentile(rows)} ≤", "max"] if rows else []
+    kept = [index for index, title in enumerate(titles) if title not in without]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for index, title in enumerate([*titles, "verdict" if rows else "kept"]):
-        table.add_column(title, justify="left" if index in (0, len(titles)) else "right", no_wrap=True)
+    for index, title in enumerate([*(titles[index] for index in kept), "verdict" if rows else "kept"]):
+        table.add_column(title, justify="left" if index in (0, len(kept)) else "right", no_wrap=True)
     # A bench of some variants is shown of these; who made the bundle looks for every one that was asked for.
     shown = [one for one in bundle.artifacts if not rows or one.variant in measured]
     left_out = [] if rows and len(shown) < len(bundle.artifacts) else bundle.left_out
@@ -146,10 +162,9 @@ def _table(bundle: Bundle, rows: Sequence[Row]) -> Table:
         last = veto or (_verdict(row) if rows else "yes")
         style = "bold red" if veto else OUTCOME_STYLES.get(last, "green" if last == "yes" else "")
         name = Text(f"{artifact.variant} ←" if chosen else artifact.variant, "bold" if chosen else "")
-        table.add_row(name, *numbers, Text(last, style))
+        table.add_row(name, *(numbers[index - 1] for index in kept[1:]), Text(last, style))
     for left in left_out[: max(0, _MOST_ROWS - len(shown))]:
-        check_cells = ["–"] * (len(titles) - 1)
-        table.add_row(left.variant, *check_cells, Text("left out", "red"))
+        table.add_row(left.variant, *["–"] * (len(kept) - 1), Text("left out", "red"))
     hidden = len(shown) + len(left_out) - _MOST_ROWS
     if hidden > 0:
         table.add_row(Text(f"… {hidden} more: -v", "dim"))
@@ -217,23 +232,23 @@ def _summaries(rows: Sequence[Row]) -> list[Summary]:
     return [row for row in rows if isinstance(row, Summary) and row.verdict is not None]
 
 
-def _undecided(words: Sequence[str], room: int) -> list[Text | Table]:
+def _undecided(words: Sequence[str], room: int, width: int) -> list[Text | Table]:
     """As many as there is room for, in lines, and how many more there are."""
     shown: list[Text | Table] = []
     for index, text in enumerate(words):
-        short = textwrap.shorten(text, 2 * (COLUMNS - _LABEL), placeholder=" …")
-        lines = _labelled("OPEN" if index == 0 else "", short)
+        short = textwrap.shorten(text, 2 * (width - _LABEL), placeholder=" …")
+        lines = _labelled("OPEN" if index == 0 else "", short, width)
         last = index == len(words) - 1
         if shown and len(shown) + len(lines) > room - (not last):
-            return [*shown, *_labelled("", f"{len(words) - index} more: in the report and with -v")]
+            return [*shown, *_labelled("", f"{len(words) - index} more: in the report and with -v", width)]
         shown += lines
     return shown
 
 
-def _labelled(label: str, words: str, outcome: str = "") -> list[Text | Table]:
-    """Lines of at most `COLUMNS` characters, the label before the first; `outcome` is a coloured word after it."""
+def _labelled(label: str, words: str, width: int, outcome: str = "") -> list[Text | Table]:
+    """Lines of at most `width` characters, the label before the first; `outcome` is a coloured word after it."""
     text = f"{outcome}  {words}" if outcome else words
-    wrapped = textwrap.wrap(text, COLUMNS - _LABEL, break_long_words=False, break_on_hyphens=False) or [""]
+    wrapped = textwrap.wrap(text, max(width - _LABEL, _LABEL), break_long_words=False, break_on_hyphens=False) or [""]
     lines: list[Text | Table] = []
     for index, line in enumerate(wrapped):
         whole = Text(f"{label if index == 0 else '':<{_LABEL}}", "bold")

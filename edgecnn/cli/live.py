@@ -48,6 +48,11 @@ class Live:
         )
         self.task = self.bar.add_task("", total=None, visible=False)
 
+    def begin(self, text: str, total: int | None, visible: bool = True) -> None:
+        """A new piece of work, of so many steps where that is known: as a new task, for a bar keeps a total it had."""
+        self.bar.remove_task(self.task)
+        self.task = self.bar.add_task(text, total=total, visible=visible)
+
     @property
     def elapsed(self) -> float:
         """Seconds since the verb began."""
@@ -60,7 +65,7 @@ class Live:
             line = self._stage_line(text)
             self._write(line)
             self._print(line if self._log is not None else one_line(text))
-            self.bar.reset(self.task, total=None, description=text, visible=self._log is not None)
+            self.begin(text, None, visible=self._log is not None)
             return
         self._write(f"{_clock_face(self.elapsed)}    {text}")
         if self._verbose:
@@ -152,7 +157,7 @@ class Bar:
         """A new piece of work of `total` steps."""
         if self._live.bar.disable or isinstance(text, Stage):
             say(text)
-        self._live.bar.reset(self._live.task, total=total, description=text, visible=True)
+        self._live.begin(text, total)
 
     def advance(self, steps: int = 1, status: str = "") -> None:
         """So many steps are done; `status` is how it goes just now."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from edgecnn.artifact import Artifact, Bundle, Choice, Doubt, LeftOut, load_bundle
 from edgecnn.bench.records import Run
 from edgecnn.bench.rows import Row, Skipped
 from edgecnn.bench.summary import summarize
-from edgecnn.cli.closing import Ending, next_commands, show_closing
+from edgecnn.cli.closing import Ending, closing, next_commands, show_closing
 from edgecnn.profiles import Budget
 from tests.bench.conftest import make_run as make_run
 from tests.bench.conftest import write_tiny_bundle
@@ -113,3 +115,17 @@ def test_a_bench_of_one_variant_is_about_that_one(screen: Screen) -> None:
     assert not any(line.startswith("WHY") for line in lines)
     assert any(line.startswith("PARTS    openvino-int8 is right") for line in lines)
     assert [line.split()[0] for line in lines if line.startswith(NAMES)] == ["openvino-int8"]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_cuts_no_word_off(tmp_path: Path, width: int) -> None:
+    bundle = load_bundle(write_tiny_bundle(tmp_path / "bundle"))
+    (tiny,) = bundle.artifacts
+    many = bundle.model_copy(update={"artifacts": tuple(_named(tiny, name) for name in NAMES)})
+    output = Console(width=width, file=io.StringIO(), color_system=None)
+    for line in closing(many, (), ENDING, width):
+        output.print(line, soft_wrap=True)
+    text = output.file.getvalue()  # type: ignore[attr-defined]
+    assert "…" not in text
+    assert all(name in text for name in NAMES)
+    assert max(map(len, text.splitlines())) <= width
