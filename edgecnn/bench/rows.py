@@ -35,7 +35,7 @@ class Overall(Frozen):
     outcome: Outcome
     reason: str
     variant: str | None = None
-    """The one that it is about."""
+    """The one that it is about; where that could not be measured, the best of the others."""
 
     @property
     def exit_code(self) -> int:
@@ -44,7 +44,8 @@ class Overall(Frozen):
 
 
 def overall(rows: Sequence[Row]) -> Overall:
-    """The chosen variant's verdict where it is among the rows, INCONCLUSIVE where it could not be measured.
+    """The chosen variant's verdict where it is among the rows, INCONCLUSIVE where it could not be measured, and then
+    the best of the others is named.
 
     Without a chosen one, the best of those that may be deployed, of equal ones that with the lowest bound: PASS where
     any passes, FAIL where every one was measured and failed, else INCONCLUSIVE. FAIL, however fast they are, where none
@@ -55,9 +56,10 @@ def overall(rows: Sequence[Row]) -> Overall:
     for row in rows:
         if row.chosen and row.unusable is None:
             outcome, reason = _judged(row)
-            return Overall(
-                outcome=outcome, reason=f"{row.variant} (the bundle's choice): {reason}", variant=row.variant
-            )
+            instead = _best_measured(variants) if isinstance(row, Skipped) and not row.refused else None
+            other = f"; of those that run here the best is {_told(instead)}" if instead else ""
+            reason = f"{row.variant} (the bundle's choice): {reason}{other}"
+            return Overall(outcome=outcome, reason=reason, variant=(instead or row).variant)
     if vetoed and (len(vetoed) == len(variants) or any(row.chosen for row in vetoed)):
         row = next((row for row in vetoed if row.chosen), vetoed[0])
         reason = f"{row.variant} must not be deployed: {row.unusable}"
@@ -130,6 +132,17 @@ def _rank(row: Row) -> tuple[int, float]:
     order: tuple[Outcome, ...] = ("PASS", "INCONCLUSIVE", "FAIL")
     bound = None if isinstance(row, Skipped) else row.upper_ms
     return order.index(_judged(row)[0]), float("inf") if bound is None else bound
+
+
+def _best_measured(rows: Sequence[Row]) -> Summary | None:
+    """Of those that may be deployed."""
+    measured = [row for row in rows if isinstance(row, Summary) and row.verdict and row.unusable is None]
+    return min(measured, key=_rank, default=None)
+
+
+def _told(row: Summary) -> str:
+    outcome, reason = _judged(row)
+    return f"{row.variant}: {outcome}, {reason}"
 
 
 def _judged(row: Row) -> tuple[Outcome, str]:

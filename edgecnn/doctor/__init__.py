@@ -6,12 +6,12 @@ edgecnn that imports numpy is loaded before numpy has proved to load.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
 from edgecnn import __version__
-from edgecnn.doctor.bundle import VariantHere, variants_here
+from edgecnn.doctor.bundle import BundleHere, bundle_here
 from edgecnn.doctor.libraries import (
     Converter,
     Engine,
@@ -54,13 +54,13 @@ class Diagnosis(Frozen):
     verbs: tuple[Readiness, ...]
     processor: Processor
     machine: Machine
-    bundle: tuple[VariantHere, ...] = ()
-    """The variants of the bundle that was asked for."""
+    bundle: BundleHere | None = None
+    """The one that was asked for."""
 
     @property
     def exit_code(self) -> int:
-        """0 where the base install works, 1 where it is broken. Missing extras are no fault."""
-        return 1 if self.problems else 0
+        """1 where the base install is broken, or no variant of the bundle runs here. Missing extras are no fault."""
+        return 1 if self.problems or (self.bundle is not None and not self.bundle.runs) else 0
 
 
 def examine(verbs: Iterable[Verb], probe: Probe = import_in_child, bundle: Path | None = None) -> Diagnosis:
@@ -85,7 +85,7 @@ def examine(verbs: Iterable[Verb], probe: Probe = import_in_child, bundle: Path 
         verbs=tuple(verb_here(verb, extras, not problems) for verb in verbs),
         processor=processor_here(loads),
         machine=machine_here(loads),
-        bundle=variants_here(bundle, found) if bundle and loads else (),
+        bundle=_asked(bundle, found, problems) if bundle else None,
     )
 
 
@@ -93,7 +93,10 @@ def lines(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
     """(area, finding, what to do); nothing to do is an empty text."""
     return [
         *_base_lines(diagnosis),
-        *((f"variant {one.variant}", one.text, one.fix or "") for one in diagnosis.bundle),
+        *(
+            (f"variant {one.variant}", one.text, one.fix or "")
+            for one in (diagnosis.bundle.variants if diagnosis.bundle else ())
+        ),
         *map(engine_line, diagnosis.engines),
         *map(converter_line, diagnosis.converters),
         *map(verb_line, diagnosis.verbs),
@@ -101,6 +104,12 @@ def lines(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:
         *processor_lines(diagnosis.processor),
         *machine_lines(diagnosis.machine),
     ]
+
+
+def _asked(folder: Path, found: tuple[Engine, ...], problems: Sequence[str]) -> BundleHere:
+    if problems:
+        return BundleHere(runs=False, answer=(f"this machine cannot run {folder}: {'; '.join(problems)}",), variants=())
+    return bundle_here(folder, found)
 
 
 def _base_lines(diagnosis: Diagnosis) -> list[tuple[str, str, str]]:

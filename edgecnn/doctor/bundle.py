@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgecnn.doctor.libraries import Engine
 from edgecnn.documents import Frozen
+
+if TYPE_CHECKING:
+    from edgecnn.artifact import Bundle
 
 
 class VariantHere(Frozen):
@@ -23,8 +29,29 @@ class VariantHere(Frozen):
     fix: str | None
 
 
+class BundleHere(Frozen):
+    """A bundle on this machine."""
+
+    runs: bool
+    """Whether any variant that may be deployed runs here."""
+    answer: tuple[str, ...]
+    """In words: what can be run, then a line for each engine that is missing, with the command."""
+    variants: tuple[VariantHere, ...]
+
+
+def bundle_here(folder: Path, engines: tuple[Engine, ...]) -> BundleHere:
+    """Whether this machine can run the bundle in `folder`. Comes with numpy. UserError where there is no whole one."""
+    from edgecnn.artifact import load_bundle
+
+    bundle, variants = load_bundle(folder), variants_here(folder, engines)
+    able = [one.variant for one in variants if one.engine is None and one.variant not in _vetoed(bundle)]
+    return BundleHere(
+        runs=bool(able), answer=(_first_line(folder, bundle, variants, able), *_engines(variants)), variants=variants
+    )
+
+
 def variants_here(folder: Path, engines: tuple[Engine, ...]) -> tuple[VariantHere, ...]:
-    """Every variant of the bundle in `folder`. Comes with numpy. UserError where there is no whole bundle."""
+    """Every variant of the bundle. UserError where there is no whole one."""
     from edgecnn import runtimes
     from edgecnn.artifact import load_bundle
     from edgecnn.proof import other_version, without_looking
@@ -34,7 +61,7 @@ def variants_here(folder: Path, engines: tuple[Engine, ...]) -> tuple[VariantHer
     bundle = load_bundle(folder)
     for artifact in bundle.artifacts:
         engine = known.get(artifact.runtime)
-        problem = f"{artifact.runtime}: unknown to this edgecnn" if engine is None else engine.library.problem
+        problem = f"{artifact.runtime}: unknown to this edgecnn" if engine is None else _problem(engine)
         here = runtimes.instruction_set(artifact.runtime) if engine else None
         proof = without_looking(artifact, here, other_version(bundle, artifact))
         if engine is None or problem:
@@ -59,3 +86,36 @@ def variants_here(folder: Path, engines: tuple[Engine, ...]) -> tuple[VariantHer
             )
         )
     return tuple(found)
+
+
+def _first_line(folder: Path, bundle: Bundle, variants: Sequence[VariantHere], able: Sequence[str]) -> str:
+    choice = bundle.choice.variant if bundle.choice else None
+    here = platform.machine()
+    elsewhere = "" if here == bundle.machine else f" (it is for {bundle.machine} machines, and this one is {here})"
+    if not able:
+        why = "the network itself is in doubt" if bundle.doubts else "no variant that may be used has its engine here"
+        return f"this machine cannot run {folder}: {why}{elsewhere}"
+    if choice is None:
+        return f"this machine can run {folder}: {', '.join(able)} (none is chosen yet: edgecnn bench){elsewhere}"
+    if choice in able:
+        others = f"; {', '.join(one for one in able if one != choice)} too" if len(able) > 1 else ""
+        return f"this machine can run {folder}: {choice} (the bundle's choice){others}{elsewhere}"
+    why = next((one.engine for one in variants if one.variant == choice), None) or "it may not be used"
+    return f"this machine cannot run {folder} as chosen, {choice}: {why}; it can run {', '.join(able)}{elsewhere}"
+
+
+def _engines(variants: Sequence[VariantHere]) -> list[str]:
+    """What is missing for which variants, and what to do."""
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for one in variants:
+        if one.engine is not None:
+            lacking.setdefault((one.engine, one.fix or ""), []).append(one.variant)
+    return [f"for {', '.join(names)}: {problem}: {fix}" for (problem, fix), names in lacking.items()]
+
+
+def _problem(engine: Engine) -> str | None:
+    return f"{engine.library.name}: {engine.library.problem}" if engine.library.problem else None
+
+
+def _vetoed(bundle: Bundle) -> set[str]:
+    return {one.variant for one in bundle.artifacts if bundle.unusable(one) is not None}

@@ -106,6 +106,8 @@ def rehearse(
     others. Raises UserError where nothing can be set up.
     """
     which = device(device_name)
+    if which.name != device_name:
+        say(f"{device_name} is many processors: rehearsed on the oldest of them, {which.description}")
     check_host(which)
     if images < 1:
         raise UserError(f"--images {images}: at least 1")

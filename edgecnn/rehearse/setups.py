@@ -18,6 +18,8 @@ from edgecnn.rehearse.wheels import fetch_wheels
 from edgecnn.runtimes import get
 
 Device = Board | Level
+OLDEST = {"desktop-cpu": "x86-64-v3"}
+"""Targets that are no one processor: the oldest that each is for."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,12 @@ class SetUp:
 
 
 def device(name: str) -> Device:
-    """The board or processor of that name. UserError where there is none."""
+    """The board or processor of that name, or the oldest that a target of that name is for. UserError for any other."""
     devices: dict[str, Device] = {one.name: one for one in (*BOARDS, *LEVELS)}
-    if name not in devices:
-        raise not_one_of("device", name, list(devices))
-    return devices[name]
+    known = OLDEST.get(name, name)
+    if known not in devices:
+        raise not_one_of("device", name, [*devices, *OLDEST])
+    return devices[known]
 
 
 def check_host(which: Device) -> None:

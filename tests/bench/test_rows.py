@@ -82,6 +82,19 @@ def test_what_was_not_measured_is_not_counted_among_the_best(make_row, make_run)
     assert overall([make_row("SKIPPED"), quick, make_row("PASS")]).reason.startswith("quick (the best of 2): ")
 
 
+def test_where_the_choice_could_not_be_measured_the_best_that_was_is_named(make_row, make_run) -> None:
+    run = make_run([5.0] * 1000)
+    quick = summarize(run.model_copy(update={"subject": run.subject.model_copy(update={"variant": "quick"})}), BUDGET)
+    rows = [make_row("NULL"), make_row("SKIPPED", chosen=True), make_row("PASS"), quick]
+    told = "ncnn-fp32 (the bundle's choice): not measured: ncnn is not installed; of those that run here the best is "
+    found = overall(rows)
+    assert found.reason.startswith(f"{told}quick: PASS, ")
+    assert (found.variant, found.exit_code) == ("quick", 3)
+    assert overall([rows[1], make_row("PASS", unusable="vetoed")]).reason == told.partition(";")[0]
+    refused = rows[1].model_copy(update={"refused": True})
+    assert (overall([refused, quick]).variant, overall([refused, quick]).exit_code) == ("ncnn-fp32", 1)
+
+
 def test_all_rows_have_the_same_columns(make_row) -> None:
     cells = table([make_row(outcome) for outcome in ("NULL", "PASS", "SKIPPED")])
     assert [tuple(row) for row in cells] == [COLUMNS] * 3

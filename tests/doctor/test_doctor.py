@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -14,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from edgecnn import formats, runtimes
-from edgecnn.artifact import load_bundle, write_bundle
+from edgecnn.artifact import Choice, Doubt, load_bundle, write_bundle
 from edgecnn.cli.verbs import in_order, names
 from edgecnn.doctor import Diagnosis, examine, import_in_child, lines
 from edgecnn.doctor.libraries import numbers
 from edgecnn.doctor.machine import int8_kernels
 from edgecnn.origin import install_command
+from tests.cli.test_cli import call
 from tests.rehearse.bundle import write_bundle_to_rehearse
 
 
@@ -191,8 +193,10 @@ def test_a_bundles_variants_are_told_beforehand(tmp_path: Path) -> None:
     artifacts = (fp32.model_copy(update={"proven_on": ("elsewhere",)}), int8, proven, absent)
     write_bundle(folder, whole.model_copy(update={"artifacts": artifacts}))
     diagnosis = examine(in_order(), _loads, folder)
-    assert [one.proven for one in diagnosis.bundle] == [False, False, True, False]
-    assert [one.engine is None for one in diagnosis.bundle] == [True, True, True, False]
+    assert diagnosis.bundle is not None
+    variants = diagnosis.bundle.variants
+    assert [one.proven for one in variants] == [False, False, True, False]
+    assert [one.engine is None for one in variants] == [True, True, True, False]
     told = {area: (finding, fix) for area, finding, fix in lines(diagnosis) if area.startswith("variant ")}
     assert "only on elsewhere" in told["variant onnx-fp32"][0]
     assert f"not proven on {here} (on no instruction set)" in told["variant onnx-int8"][0]
@@ -200,6 +204,74 @@ def test_a_bundles_variants_are_told_beforehand(tmp_path: Path) -> None:
     assert told["variant onnx-int8-proven"] == (f"onnxruntime is here; proven on {here}", "")
     assert "unknown to this edgecnn" in told["variant onnx-int8-abacus"][0]
     assert Diagnosis.model_validate_json(diagnosis.model_dump_json()) == diagnosis
+
+
+def answered(
+    folder: Path, chosen: str | None, runtimes_of: dict[str, str], machine: str = platform.machine(), **change: object
+) -> Diagnosis:
+    """The diagnosis of a bundle of these variants."""
+    whole = load_bundle(folder)
+    artifacts = [
+        whole.artifacts[0].model_copy(update={"variant": variant, "runtime": runtime})
+        for variant, runtime in runtimes_of.items()
+    ]
+    choice = None if chosen is None else Choice(variant=chosen, reason="drawn")
+    update = {"artifacts": tuple(artifacts), "choice": choice, "machine": machine, **change}
+    write_bundle(folder, whole.model_copy(update=update))
+    return examine(in_order(), _loads, folder)
+
+
+def test_the_first_line_says_whether_this_machine_can_run_the_bundle(
+    tmp_path: Path, without: Callable[[str, str], None]
+) -> None:
+    folder = write_bundle_to_rehearse(tmp_path / "bundle")
+    both = {"litert-int8": "litert", "onnx-int8": "onnxruntime"}
+    without("ai-edge-litert", "ai_edge_litert")
+    here = f"this machine can run {folder}: "
+    command = f"for litert-int8: ai-edge-litert: not installed: {install_command('litert')}"
+    found = answered(folder, "onnx-int8", both)
+    assert found.bundle is not None
+    assert found.bundle.answer == (f"{here}onnx-int8 (the bundle's choice)", command)
+    found = answered(folder, None, both)
+    assert found.bundle is not None
+    assert found.bundle.answer[0] == f"{here}onnx-int8 (none is chosen yet: edgecnn bench)"
+    found = answered(folder, "litert-int8", both)
+    assert found.bundle is not None
+    assert found.bundle.answer == (
+        f"this machine cannot run {folder} as chosen, litert-int8: ai-edge-litert: not installed; it can run onnx-int8",
+        command,
+    )
+    assert found.exit_code == 0
+    found = answered(folder, "litert-int8", {"litert-int8": "litert"}, machine="abacus")
+    assert found.bundle is not None
+    assert found.bundle.answer == (
+        f"this machine cannot run {folder}: no variant that may be used has its engine here (it is for abacus "
+        f"machines, and this one is {platform.machine()})",
+        command,
+    )
+    assert found.exit_code == 1
+
+
+def test_a_network_in_doubt_is_run_nowhere(tmp_path: Path) -> None:
+    folder = write_bundle_to_rehearse(tmp_path / "bundle")
+    doubt = Doubt(stage="answers", words="all are dark")
+    found = answered(folder, None, {"onnx-int8": "onnxruntime"}, doubts=(doubt,))
+    assert found.bundle is not None
+    assert found.bundle.answer == (f"this machine cannot run {folder}: the network itself is in doubt",)
+
+
+def test_the_first_line_of_the_command_is_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_bundle_to_rehearse(tmp_path / "bundle")
+    assert call(monkeypatch, "doctor", folder) == 0
+    assert capsys.readouterr().out.startswith(f"this machine can run {folder}: onnx-fp32, onnx-int8 (none is chosen")
+
+
+def test_a_broken_base_runs_no_bundle(tmp_path: Path) -> None:
+    diagnosis = examine(in_order(), lambda name: "import dies with SIGILL" if name == "numpy" else None, tmp_path)
+    assert diagnosis.bundle is not None
+    assert diagnosis.bundle.answer == (f"this machine cannot run {tmp_path}: numpy: import dies with SIGILL",)
 
 
 @pytest.mark.parametrize(

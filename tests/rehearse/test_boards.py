@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgecnn.errors import UserError
-from edgecnn.rehearse.boards import cpuinfo, write_system_files
+from edgecnn.profiles import load_target, target_names
+from edgecnn.rehearse.boards import BOARDS, Board, cpuinfo, write_system_files
+from edgecnn.rehearse.levels import Level
 from edgecnn.rehearse.setups import device
 
 
@@ -34,5 +36,17 @@ def test_the_boards_system_files(tmp_path: Path) -> None:
 
 
 def test_an_unknown_board() -> None:
-    with pytest.raises(UserError, match="device: 'toaster' is not one of raspberry-pi-3, raspberry-pi-4"):
+    known = "raspberry-pi-3, raspberry-pi-4, raspberry-pi-5, x86-64-v2, x86-64-v3, desktop-cpu"
+    with pytest.raises(UserError, match=f"device: 'toaster' is not one of {known}$"):
         device("toaster")
+
+
+@pytest.mark.parametrize("name", target_names())
+def test_what_can_be_exported_for_can_be_rehearsed_on(name: str) -> None:
+    arm = load_target(name).machine == "aarch64"
+    assert isinstance(device(name), Board if arm else Level)
+
+
+@pytest.mark.parametrize("board", BOARDS)
+def test_a_board_to_rehearse_on_is_a_target(board: Board) -> None:
+    assert load_target(board.name).machine == "aarch64"

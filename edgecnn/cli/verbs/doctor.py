@@ -13,15 +13,13 @@ from edgecnn.cli.verbs import Verb, in_order
 
 
 def doctor(
-    bundle: Annotated[
-        Path | None, typer.Argument(help="Bundle folder: which of its variants run here, and are proven here.")
-    ] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Bundle folder: whether this machine can run it.")] = None,
     as_json: Json = False,
 ) -> None:
     """What this machine has, what is missing, and how to get it.
 
-    With a bundle: which of its variants run here, and whether they are proven on this processor. Exit code 1 where
-    nothing can work.
+    With a bundle: whether this machine can run it, what is missing, and whether its variants are proven on this
+    processor. Exit code 1 where the base install is broken or no variant of the bundle runs here.
     """
     from edgecnn.cli.show import findings, show_table
     from edgecnn.doctor import examine, lines
@@ -30,6 +28,8 @@ def doctor(
     if as_json:
         print_json(diagnosis.model_dump_json(indent=1))
     else:
+        for line in diagnosis.bundle.answer if diagnosis.bundle else ():
+            print(line)
         show_table(findings(lines(diagnosis)))
     raise typer.Exit(diagnosis.exit_code)
 

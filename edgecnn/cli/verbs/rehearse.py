@@ -27,7 +27,8 @@ def rehearse(
     device: Annotated[
         str,
         typer.Option(
-            help="raspberry-pi-3, raspberry-pi-4, raspberry-pi-5, x86-64-v2 (SSE4) or x86-64-v3 (AVX2, no VNNI)."
+            help="raspberry-pi-3, raspberry-pi-4, raspberry-pi-5, x86-64-v2 (SSE4), x86-64-v3 (AVX2, no VNNI) or "
+            "desktop-cpu (its oldest: x86-64-v3)."
         ),
     ],
     variant: Annotated[list[str] | None, typer.Option(help="Only this one; may be repeated.")] = None,
