@@ -94,7 +94,7 @@ def test_headline_has_verdict_bound_host_date_and_accuracy_with_its_interval(cas
         assert "PASS" in page
         for part in (
             "onnx-int8",
-            wording.milliseconds(subject.summary.upper_ms),
+            wording.milliseconds(subject.summary.upper_ms, subject.summary.budget),
             "30ms@p99",
             "Raspberry Pi 5",
             "2026-11-02 10:00 UTC",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgecnn.bench import Summary
+from edgecnn.bench import Summary, Verdict
 from edgecnn.bench.report.findings import SYMBOLS
 from edgecnn.bench.report.material import Material, Variant
 from edgecnn.bench.report.mistaken import Group
@@ -71,6 +71,8 @@ def verdict_words(material: Material) -> str:
         "FAIL": "is too slow on this machine",
         "INCONCLUSIVE": "may or may not be fast enough: that is not decided",
     }[material.overall.outcome]
+    if subject.summary is None:
+        speed = "was not measured"
     if material.bundle.unusable(subject.artifact) is not None:
         speed = "must not be used"
     role = "the chosen variant" if subject.chosen else "the best variant that was measured"
@@ -86,7 +88,7 @@ def verdict_words(material: Material) -> str:
 def mistakes_line(variant: Variant, groups: Sequence[Group]) -> str:
     """How many mistakes of which kinds."""
     images, wrong = variant.artifact.check.images, sum(group.count for group in groups)
-    kinds = ", ".join(f"{group.count:,} {group.name.lower()}" for group in groups)
+    kinds = ", ".join(f"{group.count:,} {group.name.lower()}" for group in groups if group.kind != "all")
     return f"{variant.name} decided {wrong:,} of {images:,} test images wrongly" + (f": {kinds}." if kinds else ".")
 
 
@@ -107,7 +109,9 @@ def next_steps(material: Material, groups: Sequence[Group] | None) -> list[str]:
             f"wrong, correct it. Where it is right, train with more images like it{weakest}."
         )
     if material.bundle.good_class is None:
-        steps.append("Say which class is the good one: then missed defects and false alarms are counted.")
+        steps.append(
+            "Say which class is the good one (run --good CLASS): then missed defects and false alarms are counted."
+        )
     elif found.missed is not None:
         steps.append(
             f"Decide whether {count_of(found.missed)} missed defects are few enough: the bundle has no limit for that. "
@@ -126,27 +130,28 @@ def next_steps(material: Material, groups: Sequence[Group] | None) -> list[str]:
 
 def _speed(material: Material, subject: Variant | None) -> Answer:
     outcome = material.overall.outcome
-    large = f"{SYMBOLS[outcome]} {outcome}"
-    if subject is None or subject.summary is None or subject.summary.verdict is None:
-        return Answer("Fast enough?", large, f"Not measured: {material.overall.reason}.", "speed", outcome)
-    words = _speed_words(material, subject.summary)
-    veto = material.bundle.unusable(subject.artifact)
+    veto = material.bundle.unusable(subject.artifact) if subject else None
     if veto is not None:
         words = f"Must not be used: {veto}."
-    return Answer("Fast enough?", large, words, "speed", outcome)
+    elif subject is None or subject.summary is None or subject.summary.verdict is None:
+        words = "It was not measured."
+    else:
+        words = _speed_words(material, subject.summary, subject.summary.verdict)
+    return Answer("Fast enough?", f"{SYMBOLS[outcome]} {outcome}", words, "speed", outcome)
 
 
-def _speed_words(material: Material, summary: Summary) -> str:
-    budget, verdict = material.budget, summary.verdict
-    parts, limit = of_parts(budget.percentile), f"The limit is {plain(budget.milliseconds)} ms."
-    if verdict is None or verdict.outcome == "INCONCLUSIVE":
-        return f"Not decided: {verdict.reason if verdict else 'no verdict'}."
+def _speed_words(material: Material, summary: Summary, verdict: Verdict) -> str:
+    budget, parts = material.budget, of_parts(material.budget.percentile)
+    limit = f"{plain(budget.milliseconds)} ms"
+    low, high = milliseconds(summary.lower_ms, budget), milliseconds(summary.upper_ms, budget)
     if verdict.outcome == "PASS":
-        return f"{parts} take at most {milliseconds(summary.upper_ms, budget)} ms (99 % sure). {limit}"
-    return (
-        f"Fewer than {parts} are within the limit of {plain(budget.milliseconds)} ms: {parts} need "
-        f"{milliseconds(summary.lower_ms, budget)} ms or more (99 % sure)."
-    )
+        return f"{parts} take at most {high} ms (99 % sure). The limit is {limit}."
+    if verdict.outcome == "FAIL":
+        return f"Fewer than {parts} are within the limit of {limit}: {parts} need {low} ms or more (99 % sure)."
+    if summary.upper_ms is None:
+        return f"Not decided: {counted(summary.samples, 'part')} are too few. The limit is {limit}."
+    known = f"between {low} and {high} ms" if summary.lower_ms is not None else f"at most {high} ms"
+    return f"Not decided. {parts} take {known} (99 % sure). The limit is {limit}. Why, and what to do: section 4."
 
 
 def _mistake(question: str, share: Share, what: str, before: int | None) -> Answer:
@@ -162,7 +167,7 @@ def _least(share: Share) -> str:
 def _speed_steps(material: Material, subject: Variant) -> list[str]:
     summary, budget = subject.summary, material.budget
     if summary is None or summary.verdict is None:
-        return ["Measure it on the machine that it is for: `edgecnn bench`."]
+        return ["Measure it on the machine that it is for, with edgecnn bench."]
     if summary.verdict.outcome == "FAIL":
         return [
             f"It is too slow for {plain(budget.milliseconds)} ms: use smaller images, a narrower network or a faster "

@@ -63,7 +63,7 @@ def _histograms(
         if size.narrow:
             margins(drawn, 6, 10, 38, 40, hspace=0.6)
         else:
-            margins(drawn, 128, 172, 38, 24, hspace=0.25)
+            margins(drawn, 128, 194, 38, 24, hspace=0.25)
         for axis, variant in zip(axes, shown, strict=True):
             _histogram(axis, variant, totals[variant.name], edges, budget, size)
         if log:
@@ -183,7 +183,7 @@ def _histogram(
     axis.stairs(counts / counts.max(), edges, fill=True, color=PRECISION_COLOURS[variant.artifact.precision])
     axis.axvline(budget.milliseconds, color=LIMIT, linewidth=1.4)
     axis.axvline(summary.p99_ms, ymax=0.75, color=INK, linewidth=1.1)
-    text = f"p99 {milliseconds(summary.p99_ms)}"
+    text = f"p99 {milliseconds(summary.p99_ms, budget)}"
     if summary.upper_ms is not None:
         axis.axvline(summary.upper_ms, ymax=0.75, color=INK, linewidth=1.1, linestyle=(0, (2, 2)))
         text += f" · p{plain(budget.percentile)} ≤ {milliseconds(summary.upper_ms, budget)} ms"

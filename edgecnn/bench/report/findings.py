@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgecnn.artifact import Bundle
@@ -140,7 +139,7 @@ def parts_line(bundle: Bundle) -> str:
 def warnings(material: Material) -> list[str]:
     """What to beware of in the variant that the report is about, and in the bundle."""
     subject, frames = material.subject, material.bundle.frames
-    found = _about([subject]) if subject else []
+    found = [f"{subject.name}: {text}" for text in _beware(subject)] if subject else []
     if frames and not frames.within:
         found.append(
             "raw frames are decided otherwise than their files too often: only "
@@ -151,16 +150,12 @@ def warnings(material: Material) -> list[str]:
 
 def other_warnings(material: Material) -> list[str]:
     """What to beware of in the others and in the harness, each with those that it is about."""
-    found = _about([variant for variant in material.variants if variant is not material.subject])
-    return found + [f"harness alone: {text}" for text in (material.harness.notes if material.harness else ())]
-
-
-def _about(variants: Sequence[Variant]) -> list[str]:
     about: dict[str, list[str]] = {}
-    for variant in variants:
+    for variant in (one for one in material.variants if one is not material.subject):
         for text in (*_beware(variant), *_doubts(variant)):
             about.setdefault(text, []).append(variant.name)
-    return [f"{', '.join(names)}: {text}" for text, names in about.items()]
+    found = [f"{', '.join(names)}: {text}" for text, names in about.items()]
+    return found + [f"harness alone: {text}" for text in (material.harness.notes if material.harness else ())]
 
 
 def not_shown(material: Material) -> list[str]:

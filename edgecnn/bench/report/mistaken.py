@@ -43,7 +43,7 @@ class Group:
     name: str
     means: str
     kind: str
-    """missed, alarm or other."""
+    """missed, alarm or other; all where no class is the good one."""
     pictured: tuple[Mistake, ...]
     listed: tuple[Mistake, ...]
     """Beyond MOST_PICTURES, or without a picture."""
@@ -112,7 +112,7 @@ def _mistakes(reference: Reference, check: Check, classes: Sequence[str]) -> lis
 
 def _kinds(found: Sequence[Mistake], good: str | None) -> list[tuple[str, str, str, list[Mistake]]]:
     if good is None:
-        return [("Wrong decisions", "parts of one class that were called another", "other", list(found))]
+        return [("Wrong decisions", "parts of one class that were called another", "all", list(found))]
     missed = [one for one in found if one.decision == good]
     alarms = [one for one in found if one.label == good]
     rest = [one for one in found if good not in (one.label, one.decision)]

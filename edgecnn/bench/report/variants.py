@@ -90,9 +90,9 @@ def _speed_columns(material: Material) -> list[_Column]:
     return [
         ("", "variant", _name),
         *stages,
-        ("end to end, ms", "p50", _measured(lambda row: Cell(milliseconds(row.p50_ms)))),
-        ("end to end, ms", "p90", _measured(lambda row: Cell(milliseconds(row.p90_ms)))),
-        ("end to end, ms", "p99", _measured(lambda row: Cell(milliseconds(row.p99_ms)))),
+        ("end to end, ms", "p50", _measured(lambda row: Cell(milliseconds(row.p50_ms, budget)))),
+        ("end to end, ms", "p90", _measured(lambda row: Cell(milliseconds(row.p90_ms, budget)))),
+        ("end to end, ms", "p99", _measured(lambda row: Cell(milliseconds(row.p99_ms, budget)))),
         ("end to end, ms", bound, _measured(lambda row: Cell(milliseconds(row.upper_ms, budget)))),
         ("end to end, ms", "max", _measured(lambda row: Cell(milliseconds(row.max_ms, budget)))),
         ("end to end, ms", "over budget", _measured(lambda row: Cell(f"{row.over_budget:,}"))),
@@ -226,7 +226,10 @@ def _verdict(variant: Variant) -> Cell:
 
 def _harness_row(row: Summary, columns: int) -> Row:
     stages = [_stage_cell(stage)(row) for stage in STAGES]
-    total = [Cell(milliseconds(value)) for value in (row.p50_ms, row.p90_ms, row.p99_ms, row.upper_ms, row.max_ms)]
+    total = [
+        Cell(milliseconds(value, row.budget))
+        for value in (row.p50_ms, row.p90_ms, row.p99_ms, row.upper_ms, row.max_ms)
+    ]
     cells = [Cell("harness alone", f"no engine · n = {row.samples:,}"), *stages, *total]
     return Row((*cells, *[Cell("")] * (columns - len(cells))), "muted")
 

@@ -18,13 +18,11 @@ _MIB = 1024 * 1024
 
 
 def milliseconds(value: float | None, budget: Budget | None = None) -> str:
-    """Three significant digits, without the unit; as many more as tell it from the budget that it is held against."""
+    """Three significant digits, without the unit; four where it is held against a budget, and as many more as tell it
+    from that: the same digits in each sentence, table and chart, and in the words of the bench."""
     if value is None:
         return UNKNOWN
-    text = _three_digits(value)
-    if budget is None or _side(float(text.replace(",", "")), budget) == _side(value, budget):
-        return text
-    return unlike(value, budget.milliseconds)
+    return _three_digits(value) if budget is None else unlike(value, budget.milliseconds)
 
 
 def mebibytes(size: int | None) -> str:
@@ -116,7 +114,3 @@ def _three_digits(value: float) -> str:
         return f"{value:,.0f}"
     digits = 2 - math.floor(math.log10(float(f"{value:.2e}")))
     return f"{value:.{digits}f}"
-
-
-def _side(value: float, budget: Budget) -> int:
-    return (value > budget.milliseconds) - (value < budget.milliseconds)
