@@ -162,21 +162,22 @@ def not_shown(material: Material) -> list[str]:
     """What a reader might take from the report and must not."""
     bundle, runs = material.bundle, material.runs
     missing = [variant.name for variant in material.variants if not variant.run]
-    skipped = f"latency of {', '.join(missing)}: no run of these files was given" if missing else None
+    skipped = f"Speed of {', '.join(missing)}: no run of these files was given." if missing else None
     candidates = (
         _machine_gap(material),
         skipped,
         _images_gap(material),
-        None if bundle.frames else "whether raw camera frames are decided like files: not measured in this bundle",
+        None
+        if bundle.frames
+        else "Whether raw camera pictures are decided like image files: not measured in this bundle.",
         _sensors_gap(material),
-        f"older runs or runs of other files: {counted(material.ignored, 'run')} left aside"
+        f"Older runs or runs of other files: {counted(material.ignored, 'run')} left aside."
         if material.ignored
         else None,
-        f"hours and days: each variant was measured once, for {_minutes(material)}, after its warm-up"
-        if runs
-        else None,
-        "other parts, cameras and light: accuracy is that of the test split alone",
-        "capture, transport and actuation: the clock runs from encoded bytes in memory to the decision",
+        f"Hours and days: each variant was timed once, for {_minutes(material)}, after its warm-up." if runs else None,
+        "Other parts, cameras and light: mistakes are counted on the test images alone.",
+        "Taking the picture, transport, moving the part: the clock runs from the encoded image in memory to the "
+        "decision.",
     )
     return [gap for gap in candidates if gap]
 
@@ -218,10 +219,10 @@ def _machine_gap(material: Material) -> str | None:
     here = {run.host.machine for run in material.runs} - {bundle.machine}
     if here:
         return (
-            f"latency on the target {bundle.target}: measured on {', '.join(sorted(here))}, not on {bundle.machine}: "
-            "run `edgecnn bench` there"
+            f"Speed on the target {bundle.target}: measured on {', '.join(sorted(here))}, not on {bundle.machine}: "
+            "measure there with edgecnn bench."
         )
-    return f"latency on another machine than this {bundle.machine} one: each board of {bundle.target} needs its own run"
+    return f"Speed on another machine: each one of {bundle.target} needs its own measurement, with edgecnn bench."
 
 
 def _images_gap(material: Material) -> str | None:
@@ -230,11 +231,11 @@ def _images_gap(material: Material) -> str | None:
         return None
     golden = all(image.name.startswith("golden/") for image in images)
     sizes = sorted(image.bytes for image in images)
-    whose = "golden images of the bundle" if golden else "images"
+    whose = "images that travel in the bundle" if golden else "images"
     middle = sizes[len(sizes) // 2] / 1024
     return (
-        f"latency with images of other sizes: {len(images)} {whose} were used, {middle:,.0f} KiB in the middle "
-        f"({sizes[0] / 1024:,.0f} to {sizes[-1] / 1024:,.0f})"
+        f"Speed with images of other sizes: {len(images)} {whose} were used, {middle:,.0f} KiB in the middle "
+        f"({sizes[0] / 1024:,.0f} to {sizes[-1] / 1024:,.0f})."
     )
 
 
@@ -252,7 +253,9 @@ def _sensors_gap(material: Material) -> str | None:
         )
         if all(value is None for value in values)
     ]
-    return f"{', '.join(silent)}: this host does not tell" if silent else None
+    return (
+        f"How hot and how fast the processor was ({', '.join(silent)}): this machine does not tell." if silent else None
+    )
 
 
 def _minutes(material: Material) -> str:
