@@ -19,6 +19,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 Isa = Literal["any", "vnni"]
 """Of an x86-64 machine. vnni: it has AVX-512 VNNI or AVX-VNNI, so that int8 weights may use all of their range; any:
 int8 weights are such that older processors, which add products in 16 bits, answer the same."""
+Seen = Literal["no", "may be"]
+"""Whether weights may have been trained on the test images: no split of ours kept those of others from them."""
 NotShown = Literal["keep", "refuse"]
 """What a target does with a variant whose loss is not shown to be within its limit."""
 
@@ -340,6 +342,7 @@ class Bundle(Frozen):
     """What was assumed of a network that somebody else trained: the order of its classes, its preprocessing."""
     doubts: tuple[Doubt, ...] = ()
     """Where it does not fit that, by the labelled images."""
+    test_seen: Seen = "no"
     provenance: Provenance
     files: Mapping[str, File]
     """Every file of the bundle but bundle.json itself."""

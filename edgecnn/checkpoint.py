@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from edgecnn import recipes
-from edgecnn.artifact import Cost, Doubt, Grouping, Preprocess
+from edgecnn.artifact import Cost, Doubt, Grouping, Preprocess, Seen
 from edgecnn.documents import Frozen, Sha256, read_document, sha256_of_file, write_document
 from edgecnn.errors import UserError
 
@@ -117,6 +117,7 @@ class Checkpoint(Frozen):
     """Of a network that was taken in: what was assumed, what was left out."""
     doubts: tuple[Doubt, ...] = ()
     """Of weights that were taken as they are: where they do not fit the labelled images."""
+    test_seen: Seen = "no"
     files: Mapping[str, Sha256]
     """Every file that belongs to the checkpoint but checkpoint.json itself."""
 

@@ -7,6 +7,15 @@ from dataclasses import dataclass
 from edgecnn.artifact import Bundle, Check, Interval
 from edgecnn.intervals import clopper_pearson
 
+TOO_GOOD = (
+    "accuracy may be too good: these weights may have been trained on the test images; --test FOLDER names clean ones"
+)
+
+
+def optimism(bundle: Bundle) -> list[str]:
+    """Why every accuracy in it may be too good; empty where its test images are unseen."""
+    return [TOO_GOOD] if bundle.test_seen == "may be" else []
+
 
 @dataclass(frozen=True)
 class Share:

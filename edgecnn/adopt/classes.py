@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgecnn.adopt.description import read_labels
+from edgecnn.adopt.labels import read_labels
 from edgecnn.data import Dataset, Item
 from edgecnn.data.names import natural, same, sorts_two_ways
 from edgecnn.errors import UserError
@@ -31,16 +31,28 @@ class Order:
         return f"classes in the order of its outputs: {names} ({self.by})"
 
 
-def order_of(source: Path, data: Dataset, outputs: int, labels: Path | None, own: Named | None) -> Order:
-    """The order of the classes. `own`: names that the file itself gives.
+def order_of(
+    source: Path,
+    data: Dataset,
+    outputs: int,
+    labels: Path | None,
+    own: Named | None,
+    said: tuple[str, ...] | None = None,
+) -> Order:
+    """The order of the classes. `own`: names that the file itself gives; `said`: those of --preprocess.
 
     Raises UserError where they do not fit the outputs or the images, and where nobody says the order and the folders'
     names have two usual ones.
     """
     own = replace(own, classes=tuple(map(same, own.classes))) if own else None
+    if said is not None and labels is None:
+        _refuse_misfits(source, data, outputs, said, "classes in --preprocess", "or mend classes there")
+        return Order(said, "--preprocess")
     if labels is not None:
         names = tuple(map(same, read_labels(labels, data.classes)))
         _refuse_misfits(source, data, outputs, names, "labels", "or mend --labels")
+        if said is not None and said != names:
+            raise UserError(f"{labels}: another order than classes in --preprocess: leave one of them out")
         other = own is not None and own.classes != names and set(own.classes) == set(names)
         return Order(names, f"--labels{', though the file itself says another order' if other else ''}")
     if own is not None and (set(data.classes) <= set(own.classes) or not only_count(own.classes)):

@@ -14,8 +14,10 @@ import torch.nn.functional as F
 
 from edgecnn.adopt.agreement import agreement
 from edgecnn.adopt.classes import order_of, with_order
+from edgecnn.adopt.preprocessing import words
+from edgecnn.adopt.sizes import settle
 from edgecnn.adopt.sources import Taken, is_onnx, refuse_unfit, take
-from edgecnn.artifact import Preprocess
+from edgecnn.artifact import Preprocess, Seen
 from edgecnn.blame.doubts import doubts
 from edgecnn.checkpoint import (
     SPLIT,
@@ -40,7 +42,7 @@ from edgecnn.transfer import RECIPES
 ADOPTED = "adopted.json"
 """In the run folder: what it was made from."""
 
-_VERSION = 3
+_VERSION = 4
 """Raised when the same inputs give another folder."""
 _LIBRARIES = ("torch", "torchvision", "timm", "onnx", "onnxruntime", "numpy", "Pillow", "simplejpeg", "safetensors")
 _AGREEMENT_IMAGES = 16
@@ -55,6 +57,8 @@ def adopt(
     preprocess: Path | None = None,
     labels: Path | None = None,
     weights_key: str | None = None,
+    size: int | None = None,
+    test_seen: Seen = "may be",
     seed: int = 0,
     progress: Progress = lambda text: None,
 ) -> Checkpoint:
@@ -63,22 +67,26 @@ def adopt(
     Writes the run folder `out`, with recipe `none`; where it already holds what the same inputs gave, nothing is done.
     The checkpoint's notes say what was assumed, its doubts where the network does not fit that.
     `labels`: a file with a class a line, in the order of the outputs; without it the file's own names say it, else the
-    sorted names of the data's folders. `weights_key`: as of `edgecnn.models.build`. `seed`: of the split of `data`,
-    for the record.
+    sorted names of the data's folders. `weights_key`: as of `edgecnn.models.build`. `size`: in pixels, of square
+    images, whatever else says one; where nobody says it, sizes are tried on the train and validation images.
+    `test_seen`: whether the weights may have been trained on the test images. `seed`: of the split of `data`, for the
+    record.
     Raises UserError, and then nothing is written: a file that cannot be taken in, classes that do not fit its outputs
-    or whose order nobody says,
-    an .onnx file that answers otherwise in ONNX Runtime, `out` is something else.
+    or whose order nobody says, a size that nobody says and the images do not tell, an .onnx file that answers
+    otherwise in ONNX Runtime, `out` is something else.
     """
     refuse_unfit(source, model, preprocess, labels, weights_key)
-    identity = {**_identity(source, data, model, preprocess, labels, seed), "weights key": weights_key}
+    more: dict[str, Json] = {"weights key": weights_key, "size": size, "test seen": test_seen}
+    identity = {**_identity(source, data, model, preprocess, labels, seed), **more}
     there = _already(out, identity)
     if there:
         progress(f"{source.name}: already taken in ({out})")
         return there
     progress(f"taking in {source.name}")
-    taken = _at_the_depth_of(data, take(source, model, preprocess, weights_key))
-    order = order_of(source, data, taken.outputs, labels, taken.names)
+    taken = _at_the_depth_of(data, take(source, model, preprocess, weights_key, size))
+    order = order_of(source, data, taken.outputs, labels, taken.names, taken.said)
     data = with_order(data, order.classes)
+    taken = _at_its_size(source, taken, data, progress)
     notes = [*taken.notes, order.words]
     if taken.onnx:
         notes.append(_agree(source, taken, data))
@@ -86,6 +94,7 @@ def adopt(
         weights = _write_network(folder, source, taken)
         save_split(data, folder / SPLIT)
         checkpoint = _checkpoint(folder, source, taken, data, weights, seed, tuple(notes))
+        checkpoint = checkpoint.model_copy(update={"test_seen": test_seen})
         write_atomically(folder / ADOPTED, json.dumps({"identity": identity}, indent=1, ensure_ascii=False) + "\n")
         write_checkpoint(folder, checkpoint)
     return checkpoint
@@ -96,6 +105,19 @@ def _at_the_depth_of(data: Dataset, taken: Taken) -> Taken:
     if taken.preprocess.bits is not None:
         return taken
     return replace(taken, preprocess=taken.preprocess.model_copy(update={"bits": data.bits}))
+
+
+def _at_its_size(source: Path, taken: Taken, data: Dataset, progress: Progress) -> Taken:
+    """Where only the network's name says a size, the images may say another."""
+    if not taken.size_by:
+        return taken
+    spec = taken.preprocess
+    macs = measure_cost(taken.module, spec.height, spec.width).macs
+    items = (*data.train, *data.val)
+    found, how = settle(Deployed(taken.module, spec), spec, items, macs, source.name, progress)
+    was = next(note for note in taken.notes if note.startswith("preprocessing: "))
+    now = f"{words(found, taken.size_by)}; size: {how}"
+    return replace(taken, preprocess=found, notes=tuple(now if note == was else note for note in taken.notes))
 
 
 def _identity(

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from edgecnn.adopt.description import read_preprocess
-from edgecnn.adopt.state_dict import library_preprocess, load_state_dict, refuse_programs
+from edgecnn.adopt.known import of_onnx, of_weights
+from edgecnn.adopt.preprocessing import by_whom, note_on_resize, prepared, words
+from edgecnn.adopt.state_dict import load_state_dict, refuse_programs, taking_rgb
 from edgecnn.artifact import Preprocess
+from edgecnn.blame.description import Description, read_description
 from edgecnn.checkpoint import CHECKPOINT, Leftovers
 from edgecnn.errors import UserError, must_be_file, not_one_of
 from edgecnn.filekinds import kind_of
-from edgecnn.metadata import SelfDescription, read
 from edgecnn.modelfiles.class_names import Named, class_names
 from edgecnn.models import ONNX
 from edgecnn.models.naming import ONE_MADE_TWO
@@ -39,6 +40,10 @@ class Taken:
     leftovers: Leftovers = field(default_factory=Leftovers)
     names: Named | None = None
     """Names that the file itself gives to its outputs."""
+    said: tuple[str, ...] | None = None
+    """Their names by --preprocess, in the order of the outputs."""
+    size_by: str = ""
+    """Who gives a size that may be another network's of the same name; empty: it is known."""
     onnx: tuple[Input, Network] | None = None
 
 
@@ -72,7 +77,7 @@ def refuse_unfit(
             raise UserError(
                 f"{source}: which network are these weights of? give --model, such as timm:mobilenetv3_small_100"
             )
-    for path, what in ((preprocess, "a .toml file with height, width, mean, std"), (labels, "class names, one a line")):
+    for path, what in ((preprocess, "a .toml file with size, mean, std"), (labels, "class names, one a line")):
         if path:
             must_be_file(path, what)
 
@@ -96,24 +101,32 @@ def refuse_foreign_folder(folder: Path) -> None:
     raise UserError(f"{folder}: holds no run of `edgecnn finetune` (no {CHECKPOINT} there): give {give}")
 
 
-def take(source: Path, model: str | None, preprocess: Path | None, weights_key: str | None = None) -> Taken:
+def take(
+    source: Path, model: str | None, preprocess: Path | None, weights_key: str | None = None, size: int | None = None
+) -> Taken:
     """The network of an .onnx file (`model` None), or of weights. UserError where it cannot be taken in."""
+    said = read_description(preprocess) if preprocess else None
     if model is None:
-        return _take_onnx(source, preprocess)
-    return _take_weights(source, model, preprocess, weights_key)
+        return _take_onnx(source, said, size)
+    return _take_weights(source, model, said, weights_key, size)
 
 
-def _take_weights(source: Path, model: str, preprocess: Path | None, weights_key: str | None) -> Taken:
+def _take_weights(
+    source: Path, model: str, said: Description | None, weights_key: str | None, size: int | None
+) -> Taken:
     built, rows, file = load_state_dict(source, model, weights_key)
     outputs = max(rows, 2)
-    usual = library_preprocess(built)
-    found = read_preprocess(preprocess, usual.model_dump(), source.name)
+    known = of_weights(source, file.about, built, outputs)
+    found = prepared(said, known, source.name, size)
     notes = [f"head of {outputs} classes", *built.remarks]
-    library = built.name.partition(":")[0]
-    by = f"as --preprocess says, else as {library} does" if preprocess else f"as {library} does: else give --preprocess"
-    notes.append(prepared_words(found, by))
+    module = built.module.eval()
+    if said and said.colour == "bgr":
+        module = taking_rgb(module, source.name)
+        notes.append("trained on BGR: the input channels of its first layer are turned round, so that it takes RGB")
+    notes += [words(found, by_whom(said, known, size)), *note_on_resize(said, known)]
+    open_size = not known.sure and size is None and not (said and said.size)
     return Taken(
-        built.module.eval(),
+        module.eval(),
         outputs,
         built.name,
         found,
@@ -121,29 +134,35 @@ def _take_weights(source: Path, model: str, preprocess: Path | None, weights_key
         eps=built.batchnorm_eps,
         leftovers=built.leftovers,
         names=class_names(file.about, outputs),
+        said=said.classes if said else None,
+        size_by=known.by if open_size else "",
     )
 
 
-def _take_onnx(source: Path, preprocess: Path | None) -> Taken:
+def _take_onnx(source: Path, said: Description | None, size: int | None) -> Taken:
     model = read_model(source).model
     entry = input_of(source, model)
     held = {item.key: item.value for item in model.metadata_props}
-    described = read(held, str(source))
-    known: dict[str, Any] = described.preprocess.model_dump() if described else {}
-    known |= {name: size for name, size in (("height", entry.height), ("width", entry.width)) if size}
-    missing = f"{source}: says nothing of its preprocessing"
+    known = of_onnx(source, held)
+    own_size = {name: side for name, side in (("height", entry.height), ("width", entry.width)) if side}
+    _refuse_misdescribed(source, said, size, entry)
+    known = replace(known, values={**known.values, **own_size})
+    where = f"{source}: says nothing of its preprocessing" if said is None else source.name
     # A file that takes uint8 pixels normalises them itself: mean and std are read from its graph.
     inside: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)} if entry.pixels == "uint8" else {}
-    found = read_preprocess(preprocess, inside | known, missing)
+    found = prepared(said, replace(known, values={**inside, **known.values}), where, size)
     network = load_network(source, found.height, found.width)
     if network.normalisation:
         inside = {"mean": network.normalisation.mean, "std": network.normalisation.std}
-        found = _settled(preprocess, read_preprocess(preprocess, known | inside, missing), inside)
+        given = prepared(said, replace(known, values={**known.values, **inside}), where, size)
+        found = _settled(source, given, inside)
     notes = [f"{network.outputs} outputs", *network.remarks, *([ONE_MADE_TWO] if network.single else [])]
     if network.ends:
         ends = " and ".join(network.ends)
         notes.append(f"ends in {ends}: the logits before it are taken")
-    notes.append(prepared_words(found, _who_says(preprocess, described, network)))
+    by = by_whom(said, known if known.by else replace(known, by="the file's own input"), size)
+    by += "; mean and std are inside the file" if network.normalisation else ""
+    notes += [words(found, by), *note_on_resize(said, known)]
     return Taken(
         network.module,
         network.outputs,
@@ -151,29 +170,36 @@ def _take_onnx(source: Path, preprocess: Path | None) -> Taken:
         found,
         names=class_names(held, network.outputs),
         notes=tuple(notes),
+        said=said.classes if said else None,
         onnx=(entry, network),
     )
 
 
-def _who_says(preprocess: Path | None, described: SelfDescription | None, network: Network) -> str:
-    inside = "; mean and std are inside the file" if network.normalisation else ""
-    if preprocess:
-        return f"as --preprocess says{inside}"
-    return f"{'as its own description says' if described else 'else give --preprocess'}{inside}"
+def _refuse_misdescribed(source: Path, said: Description | None, size: int | None, entry: Input) -> None:
+    """UserError where what is said of an .onnx file is not so, or cannot be put into it."""
+    wrong = []
+    height, width = (size, size) if size else (said.size if said and said.size else (None, None))
+    if (height and entry.height not in (None, height)) or (width and entry.width not in (None, width)):
+        wrong.append(f"size: {height}×{width}, but the file takes {entry.height}×{entry.width}")
+    if said and said.colour == "bgr":
+        wrong.append(
+            "colour: 'bgr' of an .onnx file: export it with `x[:, [2, 1, 0]]` before the network, and RGB in "
+            "--preprocess; or give its weights with --model, whose first layer is turned round"
+        )
+    if said and "layout" in said.model_fields_set and said.layout != entry.layout:
+        wrong.append(f"layout: {said.layout!r}, but the file takes {entry.layout!r}")
+    takes = "uint8" if entry.pixels == "uint8" else "float32"
+    if said and "dtype" in said.model_fields_set and said.dtype != takes:
+        wrong.append(f"dtype: {said.dtype!r}, but the file takes {takes!r}")
+    if wrong:
+        raise UserError(f"{source.name}: {'; '.join(wrong)}")
 
 
-def _settled(preprocess: Path | None, found: Preprocess, inside: Mapping[str, Any]) -> Preprocess:
-    """With the mean and std that are inside the file, which those of pre.toml must not contradict."""
+def _settled(source: Path, found: Preprocess, inside: Mapping[str, Any]) -> Preprocess:
+    """With the mean and std that are inside the file, which those of --preprocess must not contradict."""
     if not np.allclose((found.mean, found.std), (inside["mean"], inside["std"]), rtol=1e-3, atol=1e-4):
         raise UserError(
-            f"{preprocess}: mean {list(found.mean)} and std {list(found.std)} are not those inside the .onnx file, "
+            f"{source.name}: mean {list(found.mean)} and std {list(found.std)} are not those inside the .onnx file, "
             f"{list(inside['mean'])} and {list(inside['std'])}: leave them out"
         )
     return found.model_copy(update=inside)
-
-
-def prepared_words(spec: Preprocess, by: str) -> str:
-    """In one line, how images are prepared, and who says so."""
-    fit = "the whole image" if spec.fit == "stretch" else f"central square of {spec.crop:g} of the shorter side"
-    mean, std = (", ".join(f"{value:.3g}" for value in values) for values in (spec.mean, spec.std))
-    return f"images prepared as RGB, {spec.height}×{spec.width}, {fit}, mean [{mean}], std [{std}] ({by})"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import zipfile
 from pathlib import Path
 
-import timm
-import torchvision
+import torch
+from torch import nn
 
-from edgecnn.artifact import Preprocess
 from edgecnn.errors import UserError
 from edgecnn.models import Built, build
 from edgecnn.models.architecture import create_module, find_architecture
@@ -53,17 +53,24 @@ def refuse_programs(path: Path) -> None:
         raise UserError(f"{path}: a torch.export program, whose reader may run what the file says: {_HOW}")
 
 
-def library_preprocess(built: Built) -> Preprocess:
-    """As the library itself prepares images for this network when it judges it: its centre crop, if it has one.
+def taking_rgb(module: nn.Module, name: str) -> nn.Module:
+    """A network that was trained on BGR, made to take RGB: the input channels of its first convolution turned round.
 
-    A script of the user's most likely did the same.
+    Raises UserError where that does not make it answer to RGB as before to BGR.
     """
-    architecture = find_architecture(built.name)
-    if architecture.library == "edgecnn" or architecture.public:
-        return built.preprocess
-    if architecture.library == "timm":
-        crop = float(timm.get_pretrained_cfg(architecture.name).crop_pct)
-    else:
-        preset = torchvision.models.get_model_weights(architecture.name).DEFAULT.transforms()
-        crop = preset.crop_size[0] / preset.resize_size[0]
-    return built.preprocess.model_copy(update={"fit": "center-crop", "crop": crop})
+    first = next((one for one in module.modules() if isinstance(one, nn.Conv2d) and one.in_channels == 3), None)
+    if first is None:
+        raise UserError(
+            f"{name}: colour: 'bgr': it has no first convolution of three channels to turn: give RGB weights"
+        )
+    turned = copy.deepcopy(module).eval()
+    image = torch.rand(1, 3, 96, 96)
+    with torch.inference_mode():
+        wanted = turned(image.flip(1))
+    own = next(one for one in turned.modules() if isinstance(one, nn.Conv2d) and one.in_channels == 3)
+    own.weight = nn.Parameter(own.weight.detach().flip(1).contiguous())
+    with torch.inference_mode():
+        same = torch.allclose(turned(image), wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+    if not same:
+        raise UserError(f"{name}: colour: 'bgr' cannot be put into this network: give weights that take RGB")
+    return turned

@@ -1,7 +1,8 @@
-"""How somebody else prepares images for their model file: strict TOML to a frozen description."""
+"""How somebody prepares images for their network: strict TOML to a frozen description, one format for every verb."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,56 +16,67 @@ from edgecnn.documents import Frozen, checked
 from edgecnn.errors import UserError
 from edgecnn.texts import read_toml
 
-_SHORT_EXAMPLE = (
+SHORT_EXAMPLE = (
     'size = [224, 224], colour = "rgb", resize = "bilinear", antialias = true, fit = "stretch", scale = "1/255", '
     'mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225], layout = "nchw", dtype = "float32", output = "logits", '
     "one to a line"
 )
+_OTHER_WORDS = {
+    ("color", "channels", "channel_order", "bgr"): 'write colour = "rgb" or "bgr"',
+    ("rescale", "divide", "scale_factor"): 'write scale = "1/255", or "1" for pixels 0 to 255',
+    ("input_size", "shape", "imgsz"): "write size = [height, width]",
+    ("interpolation",): 'write resize = "bilinear" or "bicubic"',
+    ("resize_shorter", "resize_size", "resize_shortest_edge"): 'write fit = "center-crop", resize_short = 256',
+    ("crop_pct",): 'write fit = "center-crop", crop = 0.875',
+    ("order",): "write classes = [...], in the order of the outputs",
+}
+"""What other programs call the same things."""
+_ASSUMABLE = ("colour", "resize", "fit", "layout", "dtype", "output")
 
 
 class Description(Frozen):
-    """What is done to an image before it enters a foreign file, and what comes out of it."""
+    """What is done to an image before it enters somebody's network, and what comes out of it. A key may be left out:
+    what is then taken is its default here, or what is known of the network otherwise."""
 
-    size: tuple[int, int]
+    size: tuple[int, int] | None = None
     """Height, width."""
-    colour: Literal["rgb", "bgr"]
-    resize: ResizeName
+    colour: Literal["rgb", "bgr"] = "rgb"
+    resize: ResizeName = "bilinear"
     antialias: bool | None = None
     """Of bilinear and bicubic (Pillow always does). None: true."""
-    fit: Literal["stretch", "center-crop"]
+    fit: Literal["stretch", "center-crop"] = "stretch"
     crop: float = Field(default=1.0, gt=0, le=1)
     resize_short: int | None = Field(default=None, gt=0, le=8192)
-    scale: Literal["1/255", "1"] | None = None
+    scale: Literal["1/255", "1"] = "1/255"
     mean: PerChannel | None = None
     std: PerChannel | None = None
-    layout: Literal["nchw", "nhwc"]
-    dtype: Literal["float32", "uint8"]
-    output: Kind
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    dtype: Literal["float32", "uint8"] = "float32"
+    output: Kind = "logits"
     classes: tuple[str, ...] | None = None
+    """In the order of the outputs."""
     decode: Literal["whole", "scaled"] = "whole"
     orientation: Literal["exif", "ignored"] = "exif"
+    bits: int | None = Field(default=None, ge=8, le=16)
+    """As of `edgecnn.artifact.Preprocess`."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Description:
         """Every contradiction in one message."""
         wrong = []
-        if not all(1 <= side <= 4096 for side in self.size):
+        given = self.model_fields_set
+        if self.size is not None and not all(1 <= side <= 4096 for side in self.size):
             wrong.append("size: from 1 to 4096 pixels")
         if self.antialias is not None and self.resize not in WITH_A_CHOICE:
             wrong.append(f"antialias: {self.resize} has no such choice: leave it out")
-        if self.fit == "stretch" and ("crop" in self.model_fields_set or self.resize_short is not None):
+        if "fit" in given and self.fit == "stretch" and ("crop" in given or self.resize_short is not None):
             wrong.append("crop, resize_short: only with fit = 'center-crop'")
-        if "crop" in self.model_fields_set and self.resize_short is not None:
+        if "crop" in given and self.resize_short is not None:
             wrong.append("crop, resize_short: give one of them")
-        if self.resize_short is not None and self.resize_short < max(self.size):
+        if self.resize_short is not None and self.size is not None and self.resize_short < max(self.size):
             wrong.append(f"resize_short: {self.resize_short} is smaller than the size")
-        numbers = (self.scale, self.mean, self.std)
-        if self.dtype == "uint8" and any(number is not None for number in numbers):
+        if self.dtype == "uint8" and given & {"scale", "mean", "std"}:
             wrong.append("scale, mean, std: dtype = 'uint8' takes pixels as they are: leave them out")
-        if self.dtype == "float32" and any(number is None for number in numbers):
-            wrong.append(
-                "scale, mean, std: needed with dtype = 'float32' (a file that normalises: scale '1', mean 0, std 1)"
-            )
         if self.std is not None and min(self.std) <= 0:
             wrong.append("std: must be above 0")
         if wrong:
@@ -74,26 +86,40 @@ class Description(Frozen):
 
 def read_description(path: Path) -> Description:
     """Read a .toml description. UserError with all its mistakes in one line."""
-    document = read_toml(path, f"a description such as: {_SHORT_EXAMPLE}")
+    document = read_toml(path, f"a description such as: {SHORT_EXAMPLE}")
+    other = {key: why for key in document for words, why in _OTHER_WORDS.items() if key in words}
+    wrong = [f"{key}: {why}" for key, why in other.items()]
+    values = {key: _as_model_wants(key, value) for key, value in document.items() if key not in other}
+    values, sides = _with_size(values)
     try:
-        return checked(Description, {key: _as_model_wants(key, value) for key, value in document.items()}, path.name)
+        found = checked(Description, values, path.name)
     except UserError as error:
-        raise UserError(f"{error} (an example: {_SHORT_EXAMPLE})") from None
+        wrong.append(str(error).removeprefix(f"{path.name}: "))
+    wrong += sides
+    if wrong:
+        raise UserError(f"{path.name}: {'; '.join(wrong)} (an example: {SHORT_EXAMPLE})")
+    return found
 
 
 def no_description(model: Path) -> UserError:
     """The error for a foreign file that nothing is said of."""
-    return UserError(f"{model}: --preprocess is needed with --foreign: a .toml file such as: {_SHORT_EXAMPLE}")
+    return UserError(f"{model}: --preprocess is needed with --foreign: a .toml file such as: {SHORT_EXAMPLE}")
 
 
-def described_pipeline(said: Description) -> Pipeline:
-    """The pipeline that a description stands for."""
-    height, width = said.size
-    scale = 1 / 255 if said.scale == "1/255" else 1.0
+def described_pipeline(said: Description, where: str) -> Pipeline:
+    """The pipeline that a description stands for. UserError where it leaves out what no default can stand for."""
+    missing = [] if said.size else ["size: is missing"]
+    if said.dtype == "float32" and (said.mean is None or said.std is None):
+        missing.append("mean, std: needed with dtype = 'float32' (a file that normalises: scale '1', mean 0, std 1)")
+    if said.fit == "stretch" and (said.resize_short is not None or "crop" in said.model_fields_set):
+        missing.append("fit: is missing: write fit = 'center-crop'")
+    if missing or said.size is None:
+        raise UserError(f"{where}: {'; '.join(missing)} (an example: {SHORT_EXAMPLE})")
+    scale = 1 / 255 if said.scale == "1/255" and said.dtype == "float32" else 1.0
     mean, std = said.mean or (0.0, 0.0, 0.0), said.std or (1.0, 1.0, 1.0)
     return Pipeline(
-        height=height,
-        width=width,
+        height=said.size[0],
+        width=said.size[1],
         decode=said.decode,
         orientation=said.orientation,
         colour=said.colour,
@@ -109,9 +135,30 @@ def described_pipeline(said: Description) -> Pipeline:
     )
 
 
+def assumed_words(said: Description) -> str | None:
+    """What a description leaves out, and what is taken instead; None where it says all that has a default."""
+    left = [f"{key} = {getattr(said, key)!r}" for key in _ASSUMABLE if key not in said.model_fields_set]
+    if said.dtype == "float32" and "scale" not in said.model_fields_set:
+        left.append(f"scale = {said.scale!r}")
+    return f"not described, and taken to be so: {', '.join(left)}" if left else None
+
+
 def smooths(resize: ResizeName) -> bool:
     """Whether a resize, left to itself, lets every source pixel count."""
     return resize in ("edgecnn", "bilinear", "bicubic", "lanczos", "opencv-area")
+
+
+def _with_size(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """`height` and `width`, another way to say the size, as `size`; and what is wrong with them."""
+    sides = {key: values[key] for key in ("height", "width") if key in values}
+    rest = {key: value for key, value in values.items() if key not in sides}
+    if not sides:
+        return rest, []
+    if "size" in rest:
+        return rest, [f"size, {', '.join(sides)}: give one of them"]
+    wrong = [f"{key}: must be a whole number of pixels" for key, side in sides.items() if type(side) is not int]
+    wrong += [f"{key}: is missing" for key in ("height", "width") if key not in sides]
+    return (rest if wrong else {**rest, "size": (sides["height"], sides["width"])}), wrong
 
 
 def _as_model_wants(key: str, value: Any) -> Any:
@@ -121,4 +168,10 @@ def _as_model_wants(key: str, value: Any) -> Any:
     if isinstance(value, list):
         of_floats = key in ("mean", "std")
         return tuple(float(item) if of_floats and type(item) is int else item for item in value)
+    if key == "scale" and type(value) in (int, float) and value == 1:
+        return "1"
+    if key == "scale" and type(value) is float and abs(value * 255 - 1) < 1e-3:
+        return "1/255"
+    if key == "resize" and value == "bilinear-antialias/2":
+        return "edgecnn"
     return float(value) if key == "crop" and type(value) is int else value

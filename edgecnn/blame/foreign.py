@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -16,7 +15,7 @@ from edgecnn.blame.answers import Effect, effect, moved
 from edgecnn.blame.apart import Apart
 from edgecnn.blame.baked import baked_in
 from edgecnn.blame.case import SAME_NET, Case, Reading, input_layout, input_size, search
-from edgecnn.blame.description import Description, described_pipeline, read_description
+from edgecnn.blame.description import Description, assumed_words, described_pipeline, read_description
 from edgecnn.blame.engines import Refused
 from edgecnn.blame.images import given_images
 from edgecnn.blame.orders import order_words
@@ -99,13 +98,13 @@ def diagnose(
     """
     bundle = load_bundle(folder)
     said = read_description(preprocess)
+    described = described_pipeline(said, preprocess.name)
     if said.classes is not None and sorted(said.classes) != sorted(bundle.classes):
         raise UserError(f"{preprocess}: classes: {', '.join(said.classes)}: the bundle has {', '.join(bundle.classes)}")
     name, _ = engines.for_file(model)
     given = given_images(folder, data, bundle, progress)
     with Apart(bundle.threads) as apart:
-        opened = apart.open(name, model, math.prod(said.size))
-        described = described_pipeline(said)
+        opened = apart.open(name, model, described.height * described.width)
         own = None if said.classes else _own_names(opened.metadata(), bundle)
         case = Case(
             path=model,
@@ -126,8 +125,9 @@ def diagnose(
         except Refused as error:
             raise UserError(f"{model}: {name} refuses what {preprocess.name} describes: {error}") from None
         found = _compared(case, answers, said)
-        if own:
-            found = found.model_copy(update={"remarks": (f"classes in the order of the file's own {own.key!r}",)})
+        remarks = [f"classes in the order of the file's own {own.key!r}"] if own else []
+        remarks += [assumed] if (assumed := assumed_words(said)) else []
+        found = found.model_copy(update={"remarks": tuple(remarks)})
         if found.matches or not explain:
             return found
         progress("searching for the stage to blame")

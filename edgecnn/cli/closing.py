@@ -16,7 +16,7 @@ from rich.text import Text
 from edgecnn.artifact import Artifact, Bundle
 from edgecnn.cli.live import console
 from edgecnn.cli.show import OUTCOME_STYLES
-from edgecnn.mistakes import Share, mistakes_of
+from edgecnn.mistakes import Share, mistakes_of, optimism
 from edgecnn.numbers import plain, rounded
 from edgecnn.profiles import QUICK
 
@@ -199,6 +199,7 @@ def _open(bundle: Bundle, rows: Sequence[Row], subject: Artifact | None) -> list
     from edgecnn.bench.summary import Summary
 
     found = [f"the network itself is in doubt: {doubt.words}" for doubt in bundle.doubts]
+    found += optimism(bundle)
     found += [f"{left.variant} is left out: {left.reason}" for left in bundle.left_out]
     if subject is not None:
         judged = subject.check.judged

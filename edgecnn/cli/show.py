@@ -12,6 +12,7 @@ from rich.text import Text
 from edgecnn.artifact import Artifact, Bundle, Check, Doubt, Judged
 from edgecnn.cli.live import console, keep, say
 from edgecnn.cli.narrow import fitted
+from edgecnn.mistakes import optimism
 from edgecnn.verify import Verified
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ def outcome(word: str) -> Text:
 def remarks(bundle: Bundle) -> list[str]:
     """What a reader of the table must know besides."""
     found = [f"taken in: {note}" for note in bundle.notes]
+    found += optimism(bundle)
     found += [f"{left.variant} is left out: {left.reason}" for left in bundle.left_out]
     for artifact in bundle.artifacts:
         if "rung" in artifact.notes:

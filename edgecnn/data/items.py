@@ -40,6 +40,7 @@ class Dataset:
     """Labelled images in three splits that share no image content, and no part unless `grouping` counts it."""
 
     root: Path
+    """The data folder; of the test images too, unless `test_root` is another."""
     classes: tuple[str, ...]
     good_class: str | None
     """The class of parts without a defect; None where there is none."""
@@ -53,6 +54,8 @@ class Dataset:
     """How the images' parts were told; None where nobody looked."""
     remarks: tuple[str, ...] = ()
     """What the user should know of the data, a line each."""
+    test_root: Path | None = None
+    """The folder of test images that lie elsewhere."""
 
     def split(self, name: str) -> tuple[Item, ...]:
         """train, val or test."""

@@ -71,6 +71,12 @@ def read_layout(root: Path) -> Layout:
     return replace(found, remarks=(*found.remarks, *_on_loose(root, top.files), *_on_names(found.classes)))
 
 
+def gives_test(root: Path) -> bool:
+    """Whether the folders name test images that whoever trained on them kept aside: a test/ beside train/."""
+    layout = read_layout(root)
+    return not layout.unfit and any(_split_of(name.rstrip("/")) == "test" for name in layout.given)
+
+
 def _refuse_problem_folders(root: Path, problems: Sequence[Problem]) -> None:
     """A class or split that cannot be read is not left out: the network would have one output fewer."""
     folders = [problem for problem in problems if Path(problem.name).suffix.lower() not in EXTENSIONS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from edgecnn.artifact import Grouping
@@ -39,6 +39,7 @@ class _Split(Frozen):
     bits: int | None = None
     grouping: Grouping | None = None
     remarks: tuple[str, ...] = ()
+    test_root: str | None = None
 
 
 def save_split(data: Dataset, path: Path) -> None:
@@ -59,6 +60,7 @@ def save_split(data: Dataset, path: Path) -> None:
         bits=data.bits,
         grouping=data.grouping,
         remarks=data.remarks,
+        test_root=str(data.test_root.resolve()) if data.test_root else None,
     )
     write_atomically(path, split.model_dump_json(indent=1) + "\n")
 
@@ -73,21 +75,11 @@ def load_split(root: Path | None, path: Path, progress: Progress = lambda text: 
         raise UserError(f"{path}: no split file there (written by `edgecnn finetune`)")
     split = parse(_Split, path.read_bytes(), str(path))
     root = root or Path(split.root)
-    images = [(name, image) for name, listed in split.splits.items() for image in listed]
-    sought = [Sought(image.name, image.sha256, split.classes[image.label]) for _, image in images]
-    located = locate(root, sought, split.classes)
-    for (name, image), place in zip(images, located.places, strict=True):
-        there = root / image.name
-        if place is None and there.is_file():
-            raise UserError(f"{there}: its bytes changed since the {name} split was made: train again")
-        if place is None:
-            raise UserError(f"{there}: no such file, but {path} has it in {name}: give the same data folder")
-    for line in located.words("images"):
-        progress(line)
-    every = [
-        (name, Item(place or root / image.name, image.name, image.label, image.sha256, image.part))
-        for (name, image), place in zip(images, located.places, strict=True)
-    ]
+    test_root = Path(split.test_root) if split.test_root else None
+    every = []
+    for folder in dict.fromkeys((root, test_root or root)):
+        names = [name for name in split.splits if (test_root or root if name == "test" else root) == folder]
+        every += _placed(folder, split, names, path, progress)
     if split.grouping and parts_hash([item for _, item in every]) != split.grouping.sha256:
         raise UserError(f"{path}: its images are not grouped as it says: train again")
     items = {split_name: tuple(item for name, item in every if name == split_name) for split_name in SPLITS}
@@ -102,7 +94,27 @@ def load_split(root: Path | None, path: Path, progress: Progress = lambda text: 
         bits=split.bits,
         grouping=split.grouping,
         remarks=split.remarks,
+        test_root=test_root,
     )
+
+
+def _placed(root: Path, split: _Split, names: Sequence[str], path: Path, progress: Progress) -> list[tuple[str, Item]]:
+    """The images of the splits `names`, where they lie below `root` now."""
+    images = [(name, image) for name in names for image in split.splits[name]]
+    sought = [Sought(image.name, image.sha256, split.classes[image.label]) for _, image in images]
+    located = locate(root, sought, split.classes)
+    for (name, image), place in zip(images, located.places, strict=True):
+        there = root / image.name
+        if place is None and there.is_file():
+            raise UserError(f"{there}: its bytes changed since the {name} split was made: train again")
+        if place is None:
+            raise UserError(f"{there}: no such file, but {path} has it in {name}: give the same data folder")
+    for line in located.words("images"):
+        progress(line)
+    return [
+        (name, Item(place or root / image.name, image.name, image.label, image.sha256, image.part))
+        for (name, image), place in zip(images, located.places, strict=True)
+    ]
 
 
 def split_hashes(data: Dataset) -> dict[str, Sha256]:

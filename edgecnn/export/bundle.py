@@ -64,6 +64,7 @@ def assemble(job: Job, done: Sequence[Artifact | LeftOut], folder: Path) -> Bund
         golden=golden,
         notes=checkpoint.notes,
         doubts=(*checkpoint.doubts, *_network_doubts(job)),
+        test_seen=checkpoint.test_seen,
         provenance=_provenance(job),
         files=inventory(folder),
     )

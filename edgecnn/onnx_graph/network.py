@@ -66,7 +66,7 @@ def load_network(path: Path, height: int, width: int) -> Network:
     if (entry.height or height, entry.width or width) != (height, width):
         raise UserError(
             f"{path}: takes {entry.height}×{entry.width} pixels, the preprocessing gives {height}×{width}: "
-            "set height and width in --preprocess"
+            "give --size, or size in --preprocess"
         )
     with one_line_where_damaged(path, "ONNX model"):
         constants, ops = _initializers(model), _operations(model)

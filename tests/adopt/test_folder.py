@@ -159,8 +159,10 @@ def test_a_state_dict_becomes_a_run_folder(ending: str, network: Any, data: Data
     assert checkpoint.leftovers.missing == ()
     assert taken.notes == (
         "head of 3 classes",
-        "images prepared as RGB, 64×48, central square of 0.875 of the shorter side, mean [0.5, 0.5, 0.5], "
-        "std [0.5, 0.5, 0.5] (as --preprocess says, else as timm does)",
+        "preprocessing: 64×48, center-crop 0.875, RGB, mean [0.5, 0.5, 0.5], std [0.5, 0.5, 0.5], from --preprocess, "
+        "the rest from timm's pretrained_cfg",
+        "resize: timm's pretrained_cfg says bicubic; here it is antialiased bilinear, the one resize that there is "
+        "here (`edgecnn verify --explain` prices that)",
         "classes in the order of its outputs: dark, light, striped "
         "(the folders' names, sorted: the file names none; else give --labels)",
     )
@@ -173,8 +175,40 @@ def test_without_a_description_the_librarys_own_is_taken_and_said(network: Any, 
     taken = adopt(tmp_path / "w.pth", data, tmp_path / "run", model="mobilenetv2_035")
     assert taken.preprocess.fit == "center-crop"
     assert taken.preprocess.crop == 0.875
-    assert "prepared as RGB, 224×224, central square of 0.875 of the shorter side, mean [0.485" in taken.notes[1]
-    assert "(as timm does: else give --preprocess)" in taken.notes[1]
+    assert "preprocessing: 224×224, center-crop 0.875, RGB, mean [0.485" in taken.notes[1]
+    assert "from timm's pretrained_cfg; size: none of the other sizes tried fits" in taken.notes[1]
+    assert taken.test_seen == "may be"
+    sized = adopt(tmp_path / "w.pth", data, tmp_path / "sized", model="mobilenetv2_035", size=32, test_seen="no")
+    assert (sized.preprocess.height, sized.preprocess.width, sized.test_seen) == (32, 32, "no")
+    assert "from --size, the rest from timm's pretrained_cfg" in sized.notes[1]
+
+
+def test_a_description_may_say_the_order_and_the_colours(network: Any, data: Dataset, tmp_path: Path) -> None:
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    words = 'size = [32, 32]\ncolour = "bgr"\nmean = [0.1, 0.2, 0.3]\nstd = [1, 1, 1]\n'
+    spec = toml(tmp_path / "pre.toml", words + 'classes = ["light", "striped", "dark"]\n')
+    taken = adopt(tmp_path / "w.pth", data, tmp_path / "run", model="mobilenetv2_035", preprocess=spec)
+    assert taken.classes == ("light", "striped", "dark")
+    assert taken.preprocess.mean == (0.3, 0.2, 0.1)
+    image = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(load_module(tmp_path / "run")[1](image), network(image.flip(1)))
+    labels = toml(tmp_path / "labels.txt", "dark\nlight\nstriped\n")
+    with pytest.raises(UserError, match="another order than classes in --preprocess"):
+        adopt(tmp_path / "w.pth", data, tmp_path / "other", model="mobilenetv2_035", preprocess=spec, labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('colour = "bgr"', "colour: 'bgr' of an .onnx file: export it with"),
+        ('layout = "nhwc"', "layout: 'nhwc', but the file takes 'nchw'"),
+        ('dtype = "uint8"', "dtype: 'uint8', but the file takes 'float32'|takes pixels as they are"),
+    ],
+)
+def test_what_an_onnx_file_does_otherwise_is_refused(line: str, message: str, data: Dataset, tmp_path: Path) -> None:
+    spec = toml(tmp_path / "pre.toml", f"{GOOD_TOML}{line}\n")
+    with pytest.raises(UserError, match=message):
+        adopt(classifier(tmp_path / "m.onnx"), data, tmp_path / "run", preprocess=spec)
 
 
 def test_a_folder_of_something_else_is_kept(data: Dataset, pre: Path, tmp_path: Path) -> None:

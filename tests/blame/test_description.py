@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgecnn.blame.description import described_pipeline, read_description
+from edgecnn.blame.description import assumed_words, described_pipeline, read_description
 from edgecnn.blame.pipeline import Pipeline
-from edgecnn.cli.verbs import verify
 from edgecnn.errors import UserError
 
 GOOD = """
@@ -28,7 +27,7 @@ output = "logits"
 def read(tmp_path: Path, text: str) -> Pipeline:
     path = tmp_path / "pre.toml"
     path.write_text(text)
-    return described_pipeline(read_description(path))
+    return described_pipeline(read_description(path), path.name)
 
 
 def refused(tmp_path: Path, text: str) -> str:
@@ -52,11 +51,15 @@ def test_names_are_compared_whatever_disk_they_come_from(tmp_path: Path) -> None
     assert read_description(tmp_path / "pre.toml").classes == ("sch\u00f6n", "Riß")
 
 
-def test_the_example_of_the_help_is_a_description(tmp_path: Path) -> None:
-    lines = verify.VERB.example.splitlines()
-    first = next(i for i, line in enumerate(lines) if line.startswith("  size ="))
-    last = next(i for i, line in enumerate(lines) if line.startswith("  output ="))
-    assert read(tmp_path, "\n".join(lines[first : last + 1])).layout == "nchw"
+def test_a_short_description_says_what_is_taken_for_the_rest(tmp_path: Path) -> None:
+    text = "height = 224\nwidth = 192\nmean = [0.5, 0.4, 0]\nstd = [0.25, 0.2, 1]\n"
+    pipeline = read(tmp_path, text)
+    assert (pipeline.height, pipeline.width, pipeline.colour, pipeline.layout) == (224, 192, "rgb", "nchw")
+    assumed = assumed_words(read_description(tmp_path / "pre.toml"))
+    assert assumed
+    assert "colour = 'rgb', resize = 'bilinear', fit = 'stretch', layout = 'nchw'" in assumed
+    (tmp_path / "pre.toml").write_text(GOOD)
+    assert assumed_words(read_description(tmp_path / "pre.toml")) is None
 
 
 def test_every_mistake_is_in_one_line(tmp_path: Path) -> None:
@@ -69,7 +72,12 @@ def test_every_mistake_is_in_one_line(tmp_path: Path) -> None:
     ("change", "words"),
     [
         (('dtype = "float32"', 'dtype = "uint8"'), ".toml: scale, mean, std: dtype = 'uint8' takes pixels as they are"),
-        (('scale = "1/255"\n', ""), "needed with dtype = 'float32'"),
+        (("mean = [0.5, 0.4, 0]\n", ""), "needed with dtype = 'float32'"),
+        (("size = [224, 192]\n", ""), "size: is missing"),
+        (("size = [224, 192]", "size = [224, 192]\nheight = 224"), "size, height: give one of them"),
+        (("size = [224, 192]", "height = 224"), "width: is missing"),
+        (("size = [224, 192]", 'height = 224\nwidth = "192"'), "width: must be a whole number of pixels"),
+        (("size", "input_size"), "input_size: write size = [height, width]"),
         (('resize = "bilinear"', 'resize = "opencv-linear"\nantialias = true'), "opencv-linear has no such choice"),
         (('fit = "stretch"', 'fit = "stretch"\ncrop = 0.9'), "only with fit = 'center-crop'"),
         (('fit = "stretch"', 'fit = "center-crop"\nresize_short = 200'), "200 is smaller than the size"),

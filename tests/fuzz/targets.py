@@ -85,7 +85,7 @@ def _images(folder: Path) -> Fuzzed:
 
 
 def _labels(folder: Path) -> Fuzzed:
-    from edgecnn.adopt.description import read_labels
+    from edgecnn.adopt.labels import read_labels
 
     texts = ["good\nscratch\nhole\n", "\ufeffgut\r\nKratzer\r\n", "1\n10\n2\n", "e\u0301\n\u00e9\n"]
     files = [*(text.encode() for text in texts), "a\nb\n".encode("utf-16"), "Pr\xfcf\n".encode("latin-1")]
@@ -94,11 +94,11 @@ def _labels(folder: Path) -> Fuzzed:
 
 
 def _preprocess(folder: Path) -> Fuzzed:
-    from edgecnn.adopt.description import read_preprocess
+    from edgecnn.blame.description import read_description
 
     given = [seeds.preprocess()]
     inputs = st.one_of(documents(given, to_toml), spoilt([to_toml(seeds.parsed(one)) for one in given]))
-    return Fuzzed(inputs, _file(folder / "pre.toml", lambda path: read_preprocess(path, {}, "the network")))
+    return Fuzzed(inputs, _file(folder / "pre.toml", read_description))
 
 
 def _target(folder: Path) -> Fuzzed:

@@ -224,7 +224,7 @@ BAD_ONNX: dict[str, tuple[Callable[[Path], Path], str]] = {
     ),
     "another size": (
         lambda path: classifier(path, shape=["n", 3, 16, 16]),
-        "height and width in --preprocess|takes 16×16 pixels, the preprocessing gives 8×8",
+        "size: 8×8, but the file takes 16×16|takes 16×16 pixels, the preprocessing gives 8×8",
     ),
 }
 

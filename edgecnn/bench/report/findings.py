@@ -9,6 +9,7 @@ from edgecnn.bench import Summary, Verdict
 from edgecnn.bench.report.material import Material, Variant, host_words
 from edgecnn.bench.report.wording import counted, limit_words, millions, milliseconds, moment, percent, proportion
 from edgecnn.bench.stats import Outcome
+from edgecnn.mistakes import optimism
 from edgecnn.numbers import plain
 from edgecnn.pooled import Pooled, refused
 from edgecnn.profiles import Budget
@@ -139,7 +140,8 @@ def parts_line(bundle: Bundle) -> str:
 def warnings(material: Material) -> list[str]:
     """What to beware of in the variant that the report is about, and in the bundle."""
     subject, frames = material.subject, material.bundle.frames
-    found = [f"{subject.name}: {text}" for text in _beware(subject)] if subject else []
+    found = optimism(material.bundle)
+    found += [f"{subject.name}: {text}" for text in _beware(subject)] if subject else []
     if frames and not frames.within:
         found.append(
             "raw frames are decided otherwise than their files too often: only "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,11 +28,23 @@ from edgecnn.cli.verbs import Verb
 from edgecnn.errors import UserError
 from edgecnn.installed import need
 
-_EPILOG = (
-    "Examples: edgecnn export runs/parts --target desktop-cpu --out bundle/ · "
-    "edgecnn export model.onnx --data parts/ --preprocess pre.toml --out bundle/ · "
-    "edgecnn export weights.pth --model timm:mobilenetv3_small_100 --data parts/ --out bundle/"
-)
+if TYPE_CHECKING:
+    from edgecnn.artifact import Seen
+
+_EPILOG = """Examples: edgecnn export runs/parts --out bundle/ ·
+edgecnn export weights.pth --model timm:mobilenetv3_small_100 --data parts/ --out bundle/
+
+\b
+What --preprocess names, such as pre.toml (all keys: edgecnn verify --help):
+  size = [224, 224]
+  fit = "center-crop"           # or "stretch": the whole image
+  resize_short = 256            # or crop = 0.875
+  mean = [0.485, 0.456, 0.406]
+  std = [0.229, 0.224, 0.225]"""
+
+
+_ASSUMED = ("preprocessing: ", "classes in the order", "resize: ")
+"""Notes that are told without -v."""
 
 
 def export(
@@ -50,11 +62,11 @@ def export(
     model: Annotated[str | None, typer.Option(help="Of a weights file: its timm or torchvision network.")] = None,
     weights_key: WeightsKey = None,
     preprocess: Annotated[
-        Path | None, typer.Option(help="Of a file: TOML with height, width, mean, std, fit, crop.")
+        Path | None, typer.Option(help="Of a file: how images are prepared, a .toml (below).")
     ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="Of a file: class names, one a line, in the order of its outputs.")
-    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, max=4096, help="Of a file: its input size in pixels.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Of a file: classes, a line each, as its outputs go.")] = None,
+    test: Annotated[Path | None, typer.Option(help="Of a file: test images that it was not trained on.")] = None,
     good: Good = None,
     seed: Seed = 0,
     skip_unreadable: Skip = False,
@@ -67,8 +79,8 @@ def export(
 ) -> None:
     """Convert, quantise and verify every variant of a target. Exit code 1 where one was left out.
 
-    A file is taken in first: its run folder is written beside --out, as <out>-source. What is assumed of it (the order
-    of its classes, its preprocessing) is printed; where it does not fit the labelled images: a warning and exit code 1.
+    A file is taken in first, as the run folder <out>-source. What is assumed of it is printed; where it does not fit
+    the labelled images: a warning and exit code 1.
     """
     from edgecnn import outputs, wanted
     from edgecnn.cli.closing import Ending, next_commands, show_closing
@@ -83,10 +95,10 @@ def export(
 
     refuse_other_content(out)
     log, told = log_beside(out), wanted.foretold(profile)
+    said = {"model": model, "preprocess": preprocess, "labels": labels, "weights_key": weights_key, "size": size}
     if source.is_dir():
-        given: dict[str, object] = {"--model": model, "--preprocess": preprocess, "--labels": labels, "--good": good}
-        given |= {"--weights-key": weights_key, "--group": group, "--no-group": no_group or None}
-        _refuse_no_run(source, given)
+        others = {"good": good, "group": group, "no_group": no_group or None, "test": test}
+        _refuse_no_run(source, {**said, **others})
         with outputs.folders(out, apart_from=data), logged(log, verbose, told) as live:
             bundle = make(source, profile, out, data, say)
             log_bundle(bundle)
@@ -94,9 +106,9 @@ def export(
         reading: dict[str, Any] = {"good": good, "skip_unreadable": skip_unreadable, "min_per_class": min_per_class}
         reading |= {"group": group, "no_group": no_group}
         folder = out.resolve().with_name(f"{out.resolve().name}-source")
-        images = _refuse_unusable(source, folder, data, model, preprocess, labels, weights_key)
+        images = _refuse_unusable(source, folder, data, said)
         with outputs.folders(out, folder, apart_from=data), logged(log, verbose, told) as live:
-            _take_in(source, folder, images, model, preprocess, labels, weights_key, seed, reading)
+            _take_in(source, folder, images, test, {**said, "seed": seed}, reading)
             bundle = make(folder, profile, out, data, say)
             log_bundle(bundle)
     if as_json:
@@ -118,7 +130,7 @@ def _refuse_no_run(folder: Path, given: Mapping[str, object]) -> None:
     from edgecnn.adopt.sources import refuse_foreign_folder
 
     refuse_foreign_folder(folder)
-    unfit = [option for option, value in given.items() if value is not None]
+    unfit = [f"--{option.replace('_', '-')}" for option, value in given.items() if value is not None]
     if unfit:
         raise UserError(f"{folder}: a run folder has its own: leave {', '.join(unfit)} out")
 
@@ -127,17 +139,14 @@ def _refuse_unusable(
     source: Path,
     folder: Path,
     data: Path | None,
-    model: str | None,
-    preprocess: Path | None,
-    labels: Path | None,
-    weights_key: str | None,
+    said: Mapping[str, Any],
 ) -> Path:
     """The folder of images; UserError where a file cannot be taken in as it was given."""
     from edgecnn.adopt.folder import refuse_other_content
     from edgecnn.adopt.sources import refuse_unfit
 
     need("train", "onnx")
-    refuse_unfit(source, model, preprocess, labels, weights_key)
+    refuse_unfit(source, said["model"], said["preprocess"], said["labels"], said["weights_key"])
     if data is None:
         raise UserError(f"{source}: --data is missing: calibration and verification need the images of its classes")
     refuse_other_content(folder)
@@ -148,31 +157,28 @@ def _take_in(
     source: Path,
     folder: Path,
     data: Path,
-    model: str | None,
-    preprocess: Path | None,
-    labels: Path | None,
-    weights_key: str | None,
-    seed: int,
-    reading: dict[str, Any],
+    test: Path | None,
+    said: Mapping[str, Any],
+    reading: Mapping[str, Any],
 ) -> None:
-    """Make the run folder that `source` becomes."""
+    """Make the run folder that `source` becomes. `said`: what `adopt` is told of it."""
     from edgecnn.adopt.folder import adopt
     from edgecnn.cli.live import progress_bar, say
     from edgecnn.cli.show import warn
+    from edgecnn.data import gives_test, with_test
+    from edgecnn.mistakes import TOO_GOOD
+    from edgecnn.progress import Stage
 
     with progress_bar() as bar:
-        dataset = read_labelled(data, seed, reading, bar)
-    taken = adopt(
-        source,
-        dataset,
-        folder,
-        model=model,
-        preprocess=preprocess,
-        labels=labels,
-        weights_key=weights_key,
-        seed=seed,
-        progress=say,
-    )
+        dataset = read_labelled(data, said["seed"], reading, bar)
+    if test is not None:
+        looks = reading["group"] is None and not reading["no_group"]
+        dataset = with_test(dataset, test, looks=looks, skip_unreadable=reading["skip_unreadable"])
+        say(dataset.remarks[-1])
+    seen: Seen = "no" if test is not None or gives_test(data) else "may be"
+    taken = adopt(source, dataset, folder, test_seen=seen, progress=say, **said)
     for note in taken.notes:
-        say(f"{source.name}: {note}")
+        say(Stage(f"{source.name}: {note}") if note.startswith(_ASSUMED) else f"{source.name}: {note}")
+    if taken.test_seen != "no":
+        say(Stage(TOO_GOOD))
     warn(taken.doubts)
