@@ -161,6 +161,8 @@ def _mistake(question: str, share: Share, what: str, before: int | None) -> Answ
 
 
 def _least(share: Share) -> str:
+    if share.interval.low < 0.001:
+        return "Too few were tested to expect any share."
     return f"Expect at least {percent(share.interval.low)} (95 % sure)."
 
 

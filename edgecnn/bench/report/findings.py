@@ -212,7 +212,7 @@ def _against_budget(budget: Budget, summary: Summary, verdict: Verdict) -> str:
 def _why(material: Material) -> str:
     choice = material.bundle.choice
     if choice is not None:
-        return f"Chosen in the bundle: {choice.reason}"
+        return f"Chosen in the bundle: {choice.reason}."
     return "The bundle names no choice: this is the best of the measured variants."
 
 
@@ -224,7 +224,7 @@ def _machine_gap(material: Material) -> str | None:
             f"Speed on the target {bundle.target}: measured on {', '.join(sorted(here))}, not on {bundle.machine}: "
             "measure there with edgecnn bench."
         )
-    return f"Speed on another machine: each one of {bundle.target} needs its own measurement, with edgecnn bench."
+    return "Speed on another machine: each one needs its own measurement, with edgecnn bench."
 
 
 def _images_gap(material: Material) -> str | None:

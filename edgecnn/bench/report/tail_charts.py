@@ -44,7 +44,7 @@ def _spread(tail: Tail, variant: Variant, size: Size) -> str:
     edges = np.geomspace(low, high, count) if log else np.linspace(low, high, count)
     with figure(size, 200) as drawn:
         axis = drawn.subplots()
-        margins(drawn, 44, 12, 40, 24)
+        margins(drawn, 54, 12, 40, 24)
         counts, _ = np.histogram(np.clip(total, low, high), edges)
         axis.stairs(counts, edges, fill=True, color=PRECISION_COLOURS[variant.artifact.precision])
         slow = _slowest(tail)
@@ -69,7 +69,7 @@ def _timeline(tail: Tail, variant: Variant, size: Size) -> str:
     low, high, log = _range(tail)
     with figure(size, 220) as drawn:
         axis = drawn.subplots()
-        margins(drawn, 44, 12, 40, 12)
+        margins(drawn, 54, 12, 40, 12)
         x, y = _envelope(total, 150 if size.narrow else 380)
         axis.plot(x, y, color=PRECISION_COLOURS[variant.artifact.precision], linewidth=0.8)
         slow = _slowest(tail)
