@@ -83,6 +83,11 @@ BAD_CALLS: dict[str, tuple[str, Callable[[Path], Path], tuple[str, ...], str]] =
     "unknown folder": (
         "m.onnx", classifier, (*PRE, "--labels", "other.txt"), "class folder dark/ is not among the 3 labels"
     ),
+    "no such test images": ("m.onnx", classifier, (*PRE, "--test", "absent"), "absent: no such folder"),
+    "test images that were trained on": (
+        "m.onnx", classifier, (*PRE, "--test", "parts"), "parts: 15 of its 15 images are in parts too (such as"
+    ),
+    "another size than the file's": ("m.onnx", classifier, (*PRE, "--size", "77"), "size: 77×77, but the file takes"),
     "data missing": ("m.onnx", classifier, (*PRE, "--data", "absent"), "absent: no such folder"),
     **{f"onnx: {name}": ("m.onnx", make, PRE, message) for name, (make, message) in BAD_ONNX.items()},
 }  # fmt: skip
@@ -134,5 +139,5 @@ def test_a_folder_without_a_run_is_told_as_that(tmp_path: Path, capsys: pytest.C
 
 def test_a_run_folder_takes_no_description(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / CHECKPOINT).write_text("{}")
-    assert call("export", tmp_path, "--out", tmp_path / "b", "--model", "x", "--labels", "y") == 2
-    assert "a run folder has its own: leave --model, --labels out" in capsys.readouterr().err
+    assert call("export", tmp_path, "--out", tmp_path / "b", "--labels", "y", "--size", 96, "--test", "z") == 2
+    assert "a run folder has its own: leave --labels, --size, --test out" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from edgecnn.bench.records import write_run
 from edgecnn.bench.report import wording, write_report
 from edgecnn.bench.report.charts import accuracy_against_latency
 from edgecnn.bench.report.drawing import Chart
-from edgecnn.bench.report.findings import parts_line
+from edgecnn.bench.report.findings import parts_line, warnings
 from edgecnn.bench.report.material import gather
 from edgecnn.errors import MissingExtra, UserError
 from edgecnn.profiles import Budget
@@ -224,6 +225,13 @@ def test_missing_library_names_the_extra(case: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == library else find(name))
     with pytest.raises(MissingExtra, match=rf"{library} is not installed: .*pip install .*\[report\]"):
         report_of(case)
+
+
+def test_images_that_may_have_been_trained_on_are_warned_of(case: Path) -> None:
+    material = gather(case / "bundle", [case / "bench.jsonl"], None)
+    seen = replace(material, bundle=material.bundle.model_copy(update={"test_seen": "may be"}))
+    assert warnings(seen)[0].startswith("accuracy may be too good: these weights may have been trained on the test")
+    assert warnings(seen)[1:] == warnings(material)
 
 
 def test_runs_of_other_files_do_not_count(case: Path, make_run: Callable[..., Run]) -> None:

@@ -85,6 +85,13 @@ def test_without_rows_there_is_no_verdict_of_latency(screen: Screen) -> None:
     assert any(line.startswith("PARTS") for line in lines)
 
 
+def test_test_images_that_may_have_been_trained_on_are_open(screen: Screen) -> None:
+    assert any(
+        "accuracy may be too good: these weights may have been trained" in line for line in screen(test_seen="may be")
+    )
+    assert not any("too good" in line for line in screen())
+
+
 def test_what_was_left_out_and_doubts_come_first_of_what_is_open(screen: Screen) -> None:
     left = LeftOut(variant="ncnn-int8", reason="shown to lose more than 1 point")
     lines = screen(left_out=(left,), doubts=(Doubt(stage="class order", words="the order may be another"),))

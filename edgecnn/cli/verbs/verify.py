@@ -19,7 +19,8 @@ Why a variant differs, and what the usual mistakes cost: edgecnn verify bundle/ 
 Somebody else's file: edgecnn verify bundle/ --data parts/ --foreign model.onnx --preprocess theirs.toml --explain
 
 \b
-theirs.toml says what is done to an image before it enters that file:
+theirs.toml says what is done to an image before it enters that file (the
+same keys as of `export --preprocess`; size, mean, std at least):
   size = [224, 224]             # height, width
   colour = "rgb"                # rgb, bgr
   resize = "bilinear"           # bilinear, bicubic, lanczos, nearest (Pillow,
