@@ -19,7 +19,7 @@ from edgecnn.artifact import Interval, Judged, Precision, Shown
 from edgecnn.executed import Executed
 from edgecnn.judge.costs import NAMED, SHARES, WRONG, Part, costs_of
 from edgecnn.judge.distance import Answers, Distance, Labels, Mask, flips_of, measure, scale_of, unlike
-from edgecnn.judge.elsewhere import FEWEST_IMAGES, Elsewhere, judge_elsewhere, newly_flipped, verdict
+from edgecnn.judge.elsewhere import FEWEST_IMAGES, Elsewhere, judge_elsewhere, most_new_flips, newly_flipped, verdict
 from edgecnn.judge.yardstick import Yardstick, yardstick_for, yardstick_of
 from edgecnn.require import unmet
 
@@ -37,6 +37,7 @@ __all__ = [
     "judge",
     "judge_elsewhere",
     "measure",
+    "most_new_flips",
     "network_faults",
     "newly_flipped",
     "scale_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -32,6 +33,13 @@ def verdict(images: int, flips: int, agreement: float) -> Elsewhere:
     if flips > allowed + 1:
         return "differs"
     return "too few" if images < FEWEST_IMAGES or flips > allowed else "same"
+
+
+def most_new_flips(precision: Precision, images: int, agreement: float) -> int:
+    """More of so many images are too many."""
+    if precision == "fp32":
+        return 0
+    return math.floor((1 - agreement) * images + (precision == "int8"))
 
 
 def judge_elsewhere(

@@ -16,7 +16,8 @@ from edgecnn.disk import FullDisk
 from edgecnn.documents import Frozen
 from edgecnn.errors import UserError
 from edgecnn.holding import temporary_folder
-from edgecnn.judge import Distance, Mask, measure, yardstick_of
+from edgecnn.judge import Distance, Mask, measure, most_new_flips, newly_flipped, yardstick_of
+from edgecnn.progress import Stage
 from edgecnn.proof import other_version
 from edgecnn.rehearse.cache import Say, cache_folder
 from edgecnn.rehearse.compare import EMULATED, HELD_BACK, Difference, Outcome, Rehearsed, difference, exit_code, judge
@@ -107,7 +108,7 @@ def rehearse(
     """
     which = device(device_name)
     if which.name != device_name:
-        say(f"{device_name} is many processors: rehearsed on the oldest of them, {which.description}")
+        say(Stage(f"{device_name} is many processors: rehearsed on the oldest of them, {which.description}"))
     check_host(which)
     if images < 1:
         raise UserError(f"--images {images}: at least 1")
@@ -116,7 +117,7 @@ def rehearse(
     if not bundle.golden:
         raise UserError(f"{folder}: the bundle has no golden images: export it again")
     place = cache_folder(cache)
-    ready = set_up(which, {artifact.runtime for artifact in chosen}, place, offline, say)
+    ready = set_up(which, {artifact.runtime for artifact in chosen}, place, offline, lambda line: say(Stage(line)))
     stage = _Stage(folder, bundle, evenly(len(bundle.golden), images), which, ready, say)
     rows = tuple(_rehearse_variant(stage, artifact) for artifact in chosen)
     return Rehearsal(
@@ -172,7 +173,7 @@ def _rehearse_variant(stage: _Stage, artifact: Artifact) -> Rehearsed:
         except (NoWheel, UserError) as error:  # of this engine alone: the rows of the others stand
             return Rehearsed(variant=name, outcome="not run", reason=str(error))
         here, remarks = _run_here(stage, artifact)
-        stage.say(f"{name}: on {stage.device.name} ({place.how})")
+        stage.say(Stage(f"{name}: on {stage.device.name} ({place.how})"))
         ran = _run(place.machine, stage, artifact, lambda done: stage.say(f"{name}: image {done} of {count}"))
     remarks += _version_remarks(ran, here)
     other = other_version(stage.bundle, artifact, ran.answer.versions) if ran.answer else None
@@ -247,6 +248,8 @@ def _compared(
         outcome="differs" if found == "differs" else "same",
         reason=why if found == "differs" else None,
         too_few=found == "too few",
+        new_flips=int(newly_flipped(trained.flipped, flipped if artifact.precision != "fp32" else None).sum()),
+        flips_allowed=most_new_flips(artifact.precision, trained.images, yardstick.agreement),
         against_trained=compare(trained),
         against_native=None if at_home is None else compare(measure(logits, at_home, scale=stage.scale)),
         native_against_trained=None if native_trained is None else compare(native_trained),

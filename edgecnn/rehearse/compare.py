@@ -44,6 +44,10 @@ class Rehearsed(Frozen):
     """Why it is not "same"; None where it is."""
     too_few: bool = False
     """Whether the images show too little to call an int8 variant proven there, which a remark says."""
+    new_flips: int = 0
+    """Images decided unlike the trained network there, and like it where the variant was judged."""
+    flips_allowed: int = 0
+    """So many of them may be; more are "differs"."""
     against_trained: Difference | None = None
     """The board against eager fp32 (the bundle's golden logits)."""
     against_native: Difference | None = None

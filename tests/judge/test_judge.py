@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edgecnn.artifact import Judged
 from edgecnn.executed import Executed, ExecutedLayer
-from edgecnn.judge import Yardstick, judge, judge_elsewhere, measure, network_faults, unlike, verdict
+from edgecnn.judge import Yardstick, judge, judge_elsewhere, measure, most_new_flips, network_faults, unlike, verdict
 from edgecnn.require import parse
 
 CLASSES = ("crack", "dent", "good")
@@ -226,3 +228,10 @@ def test_int8_elsewhere_is_judged_by_one_rule(images: int, flips: int) -> None:
     assert found == verdict(images, flips, yardstick.agreement)
     assert (text is None) == (found == "same")
     assert ("too little" in (text or "")) == (found == "too few")
+
+
+@given(st.integers(1, 400), st.sampled_from([0.9, 0.95, 0.98, 0.99, 1.0]))
+def test_the_number_of_flips_that_is_told_is_the_one_that_is_judged_by(images: int, agreement: float) -> None:
+    most = most_new_flips("int8", images, agreement)
+    assert verdict(images, most, agreement) != "differs"
+    assert verdict(images, most + 1, agreement) == "differs"

@@ -10,6 +10,7 @@ import pytest
 
 from edgecnn import rehearse as rehearsing
 from edgecnn.artifact import Flip, load_bundle, write_bundle
+from edgecnn.cli.rehearsal import closing
 from edgecnn.errors import UserError
 from edgecnn.processor import instruction_set_here
 from edgecnn.rehearse import levels, userland
@@ -147,9 +148,11 @@ def test_the_printed_report(
             variant="onnx-int8",
             outcome="same",
             reason=None,
-            against_trained=SAME,
-            against_native=flips,
-            native_against_trained=flips,
+            new_flips=1,
+            flips_allowed=1,
+            against_trained=flips,
+            against_native=SAME,
+            native_against_trained=SAME,
             pixels_equal=True,
             instructions={"sdot": 12, "other": 900},
             peak_rss_mib=190.4,
@@ -162,19 +165,47 @@ def test_the_printed_report(
     monkeypatch.setattr(rehearsing, "rehearse", lambda *words: found)
     out = tmp_path.with_name(f"{tmp_path.name}-report.json")  # beside the bundle
     assert command(monkeypatch, tmp_path, "--device", "raspberry-pi-5", "--out", out) == 1
-    printed = " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().out
     for words in (
-        EMULATED,
-        "12 sdot",
-        "crashed",
-        "SIGILL",
-        "b (crack) is ",
-        "openvino-fp32: on this machine, held back",
+        f"parts on Raspberry Pi 5 (qemu 7.2), 16 images: {EMULATED}\n",
+        "onnx-int8      same     2 of 3 images decided as trained, logits within 5.0e-01 of those here",
+        "ncnn-fp32      crashed  SIGILL: the engine …",
+        "2 of 3 variants decide the same on a Cortex-A76 (16 images); ncnn-fp32: crashed\n",
+        "a flip is an image that a variant decides otherwise than the trained network did",
+        "onnx-int8: 1 flip, 1 new; the rule allows 1 new: b (crack) is dent, was crack\n",
     ):
+        assert words in printed
+    assert "12 sdot" not in printed
+    assert command(monkeypatch, tmp_path, "--device", "raspberry-pi-5", "--verbose") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    for words in ("12 sdot", "openvino-fp32: on this machine, held back"):
         assert words in printed
     assert rehearsing.Rehearsal.model_validate_json(out.read_text()) == found
     assert command(monkeypatch, tmp_path, "--device", "raspberry-pi-5", "--json") == 1
     assert rehearsing.Rehearsal.model_validate_json(capsys.readouterr().out) == found
+
+
+def test_the_sentence_on_all_variants() -> None:
+    fp32 = Rehearsed(variant="onnx-fp32", outcome="same", reason=None, against_trained=SAME)
+    assert closing(rehearsal(*[fp32] * 7)) == "all 7 variants decide the same on a Cortex-A76 (16 images)"
+    assert closing(rehearsal(fp32)) == "onnx-fp32 decides the same on a Cortex-A76 (16 images)"
+    flip = Flip(image="b", label="crack", reference="crack", variant="dent")
+    flipped = fp32.model_copy(update={"against_trained": SAME.model_copy(update={"flips": (flip,)})})
+    told = "both variants decide as the rule allows on a Cortex-A76, with 1 flip (16 images)"
+    assert closing(rehearsal(fp32, flipped)) == told
+    none = fp32.model_copy(update={"outcome": "not run", "reason": "no wheel"})
+    assert closing(rehearsal(none)) == "no variant decides on a Cortex-A76 as it should: onnx-fp32: not run"
+    here = rehearsal(fp32).model_copy(update={"device": "x86-64-v3", "cpu": "Haswell-noTSX"})
+    assert closing(here) == "onnx-fp32 decides the same on x86-64-v3 (16 images)"
+
+
+def test_what_is_true_of_several_variants_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    row = Rehearsed(variant="a", outcome="same", reason=None, against_trained=SAME, remarks=("numpy 2.1 there",))
+    monkeypatch.setattr(rehearsing, "rehearse", lambda *words: rehearsal(row, row.model_copy(update={"variant": "b"})))
+    assert command(monkeypatch, tmp_path, "--device", "raspberry-pi-5") == 0
+    assert "a, b: numpy 2.1 there\n" in capsys.readouterr().out
 
 
 def rehearsal(*rows: Rehearsed) -> rehearsing.Rehearsal:

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from edgecnn.cli.options import BundleFolder, Json
+from edgecnn.cli.options import BundleFolder, Json, Verbose
 from edgecnn.cli.terminal import print_json
 from edgecnn.cli.verbs import Verb
-
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
-    from edgecnn.rehearse import Rehearsal, Rehearsed
-
-_OUTCOME_STYLES = {"same": "green", "not run": "yellow"}
-_INT8_AND_FLOAT = ("smmla", "sdot", "udot", "usdot", "smlal", "umlal", "smull", "umull", "fmla fp16", "fmla fp32")
+from edgecnn.progress import Stage
 
 
 def rehearse(
@@ -42,6 +34,7 @@ def rehearse(
         bool, typer.Option("--record", help="Write into the bundle on which instruction sets its variants are proven.")
     ] = False,
     as_json: Json = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run a bundle on an emulated Raspberry Pi or an older x86-64.
 
@@ -51,11 +44,15 @@ def rehearse(
     """
     from edgecnn import outputs
     from edgecnn.cli.live import say
-    from edgecnn.cli.show import show_table
+    from edgecnn.cli.rehearsal import show_rehearsal
     from edgecnn.documents import write_atomically
     from edgecnn.errors import UserError
     from edgecnn.rehearse import record as write_proofs
     from edgecnn.rehearse import rehearse as run
+
+    def tell(line: str) -> None:
+        if verbose or isinstance(line, Stage):
+            say(line)
 
     if out and out.resolve().is_relative_to(bundle.resolve()):
         raise UserError(f"{out}: lies inside the bundle, whose files are listed by hash: choose another --out")
@@ -63,7 +60,7 @@ def rehearse(
         stack.enter_context(outputs.files(out))
         if record:
             stack.enter_context(outputs.folders(bundle, least_bytes=outputs.LITTLE))
-        found = run(bundle, device, variant or (), images, cache, offline, say)
+        found = run(bundle, device, variant or (), images, cache, offline, tell)
         text = found.model_dump_json(indent=1)
         if out:
             write_atomically(out, text + "\n")
@@ -71,77 +68,10 @@ def rehearse(
     if as_json:
         print_json(text)
     else:
-        show_table(_table(found))
-        for line in _remarks(found):
-            print(line)
+        show_rehearsal(found, verbose)
         if record:
             print(f"{bundle}: recorded as proven: {', '.join(proven) or 'nothing new'}")
     raise typer.Exit(found.exit_code)
 
 
 VERB = Verb(rehearse, after="verify", example="Example: edgecnn rehearse bundle/ --device raspberry-pi-4", engines=True)
-
-
-def _table(found: Rehearsal) -> Table:
-    from rich.table import Table
-
-    title = (
-        f"{found.bundle} on {found.description} ({found.emulator}, {found.system}), {len(found.images)} images\n"
-        f"{found.emulated}"
-    )
-    table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("variant", no_wrap=True)
-    for header in (
-        "error vs trained",
-        "flips vs trained",
-        "error vs here",
-        "flips vs here",
-        "bit-equal",
-        "pixels",
-        "instructions of one image",
-        "MiB RSS",
-        "outcome",
-    ):
-        table.add_column(header, justify="right")
-    for row in found.variants:
-        table.add_row(*_cells(row))
-    return table
-
-
-def _cells(row: Rehearsed) -> tuple[str | Text, ...]:
-    from edgecnn.cli.show import styled
-
-    trained, here = row.against_trained, row.against_native
-    style = _OUTCOME_STYLES.get(row.outcome, "bold red")
-    return (
-        row.variant,
-        "–" if trained is None else f"{trained.max_error:.1e}",
-        "–" if trained is None else str(len(trained.flips)),
-        "–" if here is None else f"{here.max_error:.1e}",
-        "–" if here is None else str(len(here.flips)),
-        "–" if here is None else "yes" if here.bit_equal else "no",
-        "–" if row.pixels_equal is None else "equal" if row.pixels_equal else "NOT equal",
-        ", ".join(f"{row.instructions[kind]} {kind}" for kind in _INT8_AND_FLOAT if kind in row.instructions) or "–",
-        "–" if row.peak_rss_mib is None else f"{row.peak_rss_mib:.0f}",
-        styled(row.outcome, style),
-    )
-
-
-def _remarks(found: Rehearsal) -> list[str]:
-    """What a reader of the table must know besides."""
-    from edgecnn.rehearse import EMULATED
-
-    lines = [f"{row.variant}: {row.reason}" for row in found.variants if row.reason]
-    for row in found.variants:
-        lines += [f"{row.variant}: on {row.how}"] if row.emulated != EMULATED else []
-        lines += [f"{row.variant}: {remark}" for remark in row.remarks]
-        flips = row.against_native.flips if row.against_native else ()
-        lines += [
-            f"{row.variant}: {flip.image} ({flip.label}) is {flip.variant} on the board, {flip.reference} here"
-            for flip in flips
-        ]
-    lines.append(
-        "errors are in units of the logits' standard deviation; `here` is the same variant on this machine; "
-        "instructions are the different ones in the engine's code; memory is the emulator's and the program's together"
-    )
-    return lines
