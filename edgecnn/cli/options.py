@@ -18,7 +18,7 @@ Data = Annotated[Path, typer.Argument(help="Folder: <class>/*.jpg, or {train,val
 TargetName = Annotated[str, typer.Option("--target", help=f"{', '.join(target_names())}, or your own .toml file.")]
 Only = Annotated[
     str | None,
-    typer.Option(help="Only these formats or variants, such as onnx,litert-int8; in full also ones that it has not."),
+    typer.Option(help="Only these formats or variants: onnx,litert-int8."),
 ]
 Quick = Annotated[bool, typer.Option("--quick", help="INT8 by the first rung of its ladder only, however good.")]
 BudgetText = Annotated[str | None, typer.Option("--budget", help="Such as 30ms@p99. Default: the target's.")]

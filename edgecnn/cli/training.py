@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -86,22 +87,51 @@ _RUN: dict[str, tuple[Any, Any]] = {
 }
 
 
+_SHOWN = ("model", "weights", "recipe", "minutes", "size", "epochs", "seed", "good", "group", "restart")
+"""In --help; the others are in --help-all."""
+
+
+def _show_all(context: typer.Context, asked: bool) -> None:
+    if asked:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        print(context.get_help())
+        raise typer.Exit
+
+
+_HelpAll = Annotated[
+    bool, typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show every option of training too.")
+]
+
+
 def takes_training(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a verb with `**training` the options of training, in place of that."""
     signature = inspect.signature(command, eval_str=True)
     own = [parameter for parameter in signature.parameters.values() if parameter.kind != inspect.Parameter.VAR_KEYWORD]
+    options = {**_OPTIONS, **READING, **_RUN}
+    ordered = sorted(options, key=lambda name: _SHOWN.index(name) if name in _SHOWN else len(_SHOWN))
+    offered = {name: (_offered(name, options[name][0]), options[name][1]) for name in ordered}
     added = [
         inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=annotation)
-        for name, (annotation, default) in {**_OPTIONS, **READING, **_RUN}.items()
+        for name, (annotation, default) in {**offered, "help_all": (_HelpAll, False)}.items()
     ]
 
-    def verb(**given: Any) -> None:
+    def verb(help_all: bool, **given: Any) -> None:
         command(**given)
 
     verb.__name__, verb.__doc__ = command.__name__, command.__doc__
     verb.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
     verb.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *added)}
     return verb
+
+
+def _offered(name: str, annotation: Any) -> Any:
+    """The option, hidden from --help where it is none of those that most people need."""
+    if name in _SHOWN:
+        return annotation
+    option = copy.copy(annotation.__metadata__[0])
+    option.hidden = True
+    return Annotated[annotation.__origin__, option]
 
 
 def fine_tune_from(data: Path, out: Path, training: Mapping[str, Any]) -> Checkpoint:

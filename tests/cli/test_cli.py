@@ -14,6 +14,9 @@ import typer
 from edgecnn import __version__
 from edgecnn.cli import app, main
 from edgecnn.cli.verbs import get, in_order, names
+from edgecnn.profiles import target_names
+from edgecnn.rehearse.boards import BOARDS
+from edgecnn.rehearse.levels import LEVELS
 from tests.conftest import encode, picture
 
 REPOSITORY = Path(__file__).parents[2]
@@ -103,6 +106,37 @@ def test_every_verb_has_a_help_with_an_example(
     shown = capsys.readouterr().out
     assert f"edgecnn {verb}" in shown.replace("\n", " ")
     assert [line for line in shown.splitlines() if len(line) > 80] == []
+    assert len(shown.splitlines()) <= 60
+
+
+@pytest.mark.parametrize("verb", ["finetune", "run"])
+def test_every_option_of_training_is_in_the_whole_help(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, verb, "--help") == 0
+    short = capsys.readouterr().out
+    assert "--help-all" in short
+    assert call(monkeypatch, verb, "--help-all") == 0
+    whole = capsys.readouterr().out
+    for parameter in COMMAND.commands[verb].params:  # type: ignore[attr-defined]
+        assert parameter.opts[0] in whole or parameter.name == "data"
+    assert "--label-smoothing" in whole
+    assert "--label-smoothing" not in short
+
+
+@pytest.mark.parametrize("verb", ["export", "run", "plan"])
+def test_every_target_is_named_in_the_help(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, verb, "--help") == 0
+    shown = "".join(capsys.readouterr().out.split())
+    assert all(name in shown for name in target_names())
+
+
+def test_every_device_is_named_in_the_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(monkeypatch, "rehearse", "--help") == 0
+    shown = "".join(capsys.readouterr().out.split())
+    assert all(name in shown for name in (*(one.name for one in (*BOARDS, *LEVELS)), *target_names()))
 
 
 def test_the_list_of_verbs_is_cut_off_nowhere_in_80_columns(
