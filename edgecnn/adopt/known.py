@@ -6,7 +6,7 @@ import ast
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import timm
 import torchvision
@@ -101,7 +101,7 @@ def _colours(config: Mapping[str, object]) -> dict[str, Any]:
     found = {}
     for name in ("mean", "std"):
         three = config.get(name)
-        if isinstance(three, list | tuple) and len(three) == 3 and all(type(one) in (int, float) for one in three):
+        if isinstance(three, list | tuple) and len(three) == 3 and all(map(_is_number, three)):
             found[name] = tuple(float(one) for one in three)
     return found if len(found) == 2 and min(found["std"]) > 0 else {}
 
@@ -110,9 +110,14 @@ def _fit(config: Mapping[str, object]) -> dict[str, Any]:
     share = config.get("crop_pct")
     if config.get("crop_mode") == "squash":
         return {"fit": "stretch", "crop": 1.0}
-    if type(share) not in (int, float) or not isinstance(share, int | float) or share <= 0:
+    if not _is_number(share) or share <= 0:
         return {}
     return {"fit": "center-crop", "crop": min(1.0, float(share))}
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """One that a preprocessing may hold: neither a truth value nor infinite, nor none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST
 
 
 def _size(value: object) -> dict[str, Any]:

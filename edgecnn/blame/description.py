@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +78,8 @@ class Description(Frozen):
             wrong.append(f"resize_short: {self.resize_short} is smaller than the size")
         if self.dtype == "uint8" and given & {"scale", "mean", "std"}:
             wrong.append("scale, mean, std: dtype = 'uint8' takes pixels as they are: leave them out")
+        if not all(math.isfinite(value) for value in (*(self.mean or ()), *(self.std or ()))):
+            wrong.append("mean, std: must be finite")
         if self.std is not None and min(self.std) <= 0:
             wrong.append("std: must be above 0")
         if wrong:
@@ -166,12 +169,16 @@ def _as_model_wants(key: str, value: Any) -> Any:
     if key == "classes" and isinstance(value, list):
         return tuple(same(item) if isinstance(item, str) else item for item in value)
     if isinstance(value, list):
-        of_floats = key in ("mean", "std")
-        return tuple(float(item) if of_floats and type(item) is int else item for item in value)
+        return tuple(_fraction(item) if key in ("mean", "std") else item for item in value)
     if key == "scale" and type(value) in (int, float) and value == 1:
         return "1"
     if key == "scale" and type(value) is float and abs(value * 255 - 1) < 1e-3:
         return "1/255"
     if key == "resize" and value == "bilinear-antialias/2":
         return "edgecnn"
-    return float(value) if key == "crop" and type(value) is int else value
+    return _fraction(value) if key == "crop" else value
+
+
+def _fraction(value: Any) -> Any:
+    """A whole number that is not too large for a fraction, as one."""
+    return float(value) if type(value) is int and abs(value) < 2**53 else value

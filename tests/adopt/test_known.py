@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from edgecnn.adopt.known import of_onnx, of_weights
+from edgecnn.adopt.preprocessing import prepared
 from edgecnn.metadata import describe
 from edgecnn.models import Built, build
 from tests.onnx_graph.files import SPEC
@@ -57,6 +58,13 @@ def test_timms_config_in_the_file_and_beside_it(as_text: bool, timms: Built, tmp
     assert beside.by == "config.json's pretrained_cfg"
     assert beside.values == known.values
     assert of_onnx(tmp_path / "m.onnx", {}).values == READ
+
+
+@pytest.mark.parametrize("odd", [{"mean": [10**400, 0, 0]}, {"crop_pct": float("nan")}, {"std": [True, 1, 1]}])
+def test_odd_numbers_in_a_config_are_passed_over(odd: Any, timms: Built, tmp_path: Path) -> None:
+    known = of_weights(tmp_path / "w.pth", {"pretrained_cfg": {**CONFIG, **odd}}, timms, 3)
+    assert known.values["height"] == 128
+    prepared(None, known, "w.pth")
 
 
 @pytest.mark.parametrize(

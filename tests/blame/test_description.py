@@ -84,6 +84,9 @@ def test_every_mistake_is_in_one_line(tmp_path: Path) -> None:
         (('fit = "stretch"', 'fit = "center-crop"\nresize_short = 256\ncrop = 0.9'), "give one of them"),
         (("std = [0.25, 0.2, 1]", "std = [0, 0.2, 1]"), "std: must be above 0"),
         (("size = [224, 192]", "size = [0, 192]"), "from 1 to 4096"),
+        (("0.4, 0]", "nan, 0]"), "mean, std: must be finite"),
+        (("0.4, 0]", f"1{'0' * 400}, 0]"), "mean"),
+        (("size = [224, 192]", f"height = 1{'0' * 400}\nwidth = 8"), "size"),
         (("layout", "["), "not valid TOML"),
     ],
 )
