@@ -12,6 +12,8 @@ from statistics import NormalDist
 _EXACT_UP_TO = 30
 """Lost images; beyond them the score bound is the exact one's equal."""
 _MOST_TRIALS = 100_000_000
+_FEW_PARTS = 15
+"""Whose images differ from the others': too few for the variance between parts."""
 
 
 def binomial_cdf(successes: int, trials: int, probability: float) -> float:
@@ -166,7 +168,9 @@ def difference_by_part(
 def _worth(values: Sequence[float], parts: Sequence[str], independent: float) -> int:
     """Independent images that say as much of the mean as these of parts: at most as many as there are images.
 
-    Where all values are equal, their variance says nothing: then one image a part.
+    By the variance between parts. Where few parts have such a value, or few are without, the parts that would tell it
+    may be missing: then as if all images of a part were the same (Kish, Survey Sampling, 1965: n² / Σ nᵢ²).
+    `benchmarks/shares.py` simulates both. Where all values are equal, their variance says nothing either.
     """
     sums: dict[str, list[float]] = defaultdict(list)
     for value, part in zip(values, parts, strict=True):
@@ -174,15 +178,19 @@ def _worth(values: Sequence[float], parts: Sequence[str], independent: float) ->
     count, clusters = len(values), len(sums)
     if clusters == count:
         return count
+    same = max(1, math.floor(count**2 / sum(len(found) ** 2 for found in sums.values())))
     if independent <= 0 or clusters < 2:
-        return clusters
+        return same
     mean = sum(values) / count
     spread = sum(sum(value - mean for value in found) ** 2 for found in sums.values())
     variance = spread * clusters / (clusters - 1) / count**2
     # Student's quantile for few parts, relative to the normal one (Cornish and Fisher's expansion).
     z, free = 1.96, clusters - 1
     student = 1 + (z**2 + 1) / (4 * free) + (5 * z**4 + 16 * z**2 + 3) / (96 * free**2)
-    return max(1, math.floor(count / max(1.0, variance / independent * student**2)))
+    worth = max(1, math.floor(count / max(1.0, variance / independent * student**2)))
+    having = sum(any(found) for found in sums.values())
+    lacking = sum(not all(found) for found in sums.values())
+    return min(worth, same) if min(having, lacking) < _FEW_PARTS else worth
 
 
 def _tango(only_first: float, only_second: float, trials: float, difference: float) -> float:

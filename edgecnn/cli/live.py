@@ -73,6 +73,11 @@ class Live:
         else:
             self.bar.update(self.task, description=text.strip())
 
+    def notice(self, text: str) -> None:
+        """What a person should read now: shown whatever is shown of the work."""
+        self._write(f"{_clock_face(self.elapsed)}    {text}")
+        self._print(one_line(text))
+
     def keep(self, shown: RenderableType) -> bool:
         """Write a table into the log. Whether it is to be shown as well."""
         if self._log is not None:
@@ -140,6 +145,11 @@ def log_beside(out: Path) -> Path:
 def say(text: str) -> None:
     """A line of progress, on stderr or in the log: see `Live.tell`."""
     _live.tell(text)
+
+
+def notice(text: str) -> None:
+    """A line that is shown in any case, and kept in the log where there is one."""
+    _live.notice(text)
 
 
 def keep(shown: RenderableType) -> bool:

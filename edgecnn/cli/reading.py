@@ -26,7 +26,7 @@ READING: dict[str, tuple[Any, Any]] = {
 
 def read_labelled(data: Path, seed: int, reading: Mapping[str, Any], bar: Bar, given_splits: bool = True) -> Dataset:
     """The images with their splits; what was left out, and what there is to say of their parts, on stderr."""
-    from edgecnn.cli.live import say
+    from edgecnn.cli.live import notice
     from edgecnn.data import load_folder
 
     options = {**reading, "looks": looks_of(reading["group"], reading["no_group"])}
@@ -34,7 +34,7 @@ def read_labelled(data: Path, seed: int, reading: Mapping[str, Any], bar: Bar, g
     bar.start(1, Stage(f"reading {data}"))
     dataset = load_folder(data, progress=bar.count, seed=seed, given_splits=given_splits, **options)
     for line in dataset.lines:
-        say(line)
+        notice(line)
     return dataset
 
 
