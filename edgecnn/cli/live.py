@@ -19,6 +19,7 @@ from edgecnn.numbers import duration
 from edgecnn.progress import Stage
 
 LOG_COLUMNS = 180
+_NOTICES = 12
 _TELLING = 0.1
 """Of the work: before so much is done, nothing is said of the time that is left."""
 
@@ -73,10 +74,15 @@ class Live:
         else:
             self.bar.update(self.task, description=text.strip())
 
-    def notice(self, text: str) -> None:
-        """What a person should read now: shown whatever is shown of the work."""
-        self._write(f"{_clock_face(self.elapsed)}    {text}")
-        self._print(one_line(text))
+    def notices(self, lines: Sequence[str]) -> None:
+        """What a person should read now: shown whatever is shown of the work, but where there are many."""
+        shown = lines if self._verbose else lines[:_NOTICES]
+        for number, line in enumerate(lines):
+            self._write(f"{_clock_face(self.elapsed)}    {line}")
+            if number < len(shown):
+                self._print(one_line(line))
+        if len(shown) < len(lines):
+            self._print(f"and {len(lines) - len(shown)} lines more: in the log")
 
     def keep(self, shown: RenderableType) -> bool:
         """Write a table into the log. Whether it is to be shown as well."""
@@ -147,9 +153,9 @@ def say(text: str) -> None:
     _live.tell(text)
 
 
-def notice(text: str) -> None:
-    """A line that is shown in any case, and kept in the log where there is one."""
-    _live.notice(text)
+def notices(lines: Sequence[str]) -> None:
+    """Lines that are shown in any case, but for those that are many, and kept in the log where there is one."""
+    _live.notices(lines)
 
 
 def keep(shown: RenderableType) -> bool:

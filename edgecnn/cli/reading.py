@@ -26,15 +26,14 @@ READING: dict[str, tuple[Any, Any]] = {
 
 def read_labelled(data: Path, seed: int, reading: Mapping[str, Any], bar: Bar, given_splits: bool = True) -> Dataset:
     """The images with their splits; what was left out, and what there is to say of their parts, on stderr."""
-    from edgecnn.cli.live import notice
+    from edgecnn.cli.live import notices
     from edgecnn.data import load_folder
 
     options = {**reading, "looks": looks_of(reading["group"], reading["no_group"])}
     options.pop("no_group")
     bar.start(1, Stage(f"reading {data}"))
     dataset = load_folder(data, progress=bar.count, seed=seed, given_splits=given_splits, **options)
-    for line in dataset.lines:
-        notice(line)
+    notices(dataset.lines)
     return dataset
 
 

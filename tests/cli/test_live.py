@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecnn.cli.live import log_beside, logged, progress_bar, say
+from edgecnn.cli.live import log_beside, logged, notices, progress_bar, say
 from edgecnn.errors import UserError
 from edgecnn.progress import Stage
 
@@ -71,3 +71,18 @@ def test_a_mistake_in_the_first_stage_leaves_no_log(tmp_path: Path, stages: int)
 @pytest.mark.parametrize(("out", "log"), [("runs/parts", "parts.log"), ("bundle.v1/", "bundle.v1.log")])
 def test_a_log_lies_beside_its_folder(out: str, log: str) -> None:
     assert log_beside(Path(out)).name == log
+
+
+def test_what_is_to_be_read_is_shown_and_the_rest_of_many_is_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"left out: {number}.jpg" for number in range(30)]
+    with logged(tmp_path / "run.log", verbose=False):
+        notices(lines)
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[0] == lines[0]
+    assert len(shown) < 20
+    assert shown[-1].endswith("lines more: in the log")
+    assert lines[-1] in (tmp_path / "run.log").read_text(encoding="utf-8")
+    notices(lines)
+    assert capsys.readouterr().err.splitlines() == lines
