@@ -63,7 +63,7 @@ def test_a_right_network_is_in_no_doubt_and_says_what_it_assumes(
     assert checkpoint.doubts == ()
     said = "\n".join(checkpoint.notes)
     assert "classes in the order of its outputs: border, moss, paint, plain, rust (the folders' names, sorted" in said
-    assert "images prepared as RGB, 24×24, the whole image, mean [0.485, 0.456, 0.406]" in said
+    assert "preprocessing: 24×24, the whole image, RGB, mean [0.485, 0.456, 0.406]" in said
 
 
 def tensor(values: tuple[float, ...]) -> torch.Tensor:
