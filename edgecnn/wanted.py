@@ -137,7 +137,9 @@ def foretold(
 def _times(target: Target, minutes: float | None, samples: int) -> list[str]:
     int8 = sum(spec.precision == "int8" for spec in target.variants)
     words = []
-    if minutes is not None:
+    if minutes == 0:
+        words.append("training: the epochs of one recipe")
+    elif minutes is not None:
         words.append(f"training {plain(minutes)} min at most to compare recipes, then the epochs of one")
     if int8 < len(target.variants):
         words.append("seconds a float variant")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import edgecnn
-from edgecnn import api, predictor, profiles
+from edgecnn import api, predictor, shipped
 from edgecnn.cli.reading import READING
 from edgecnn.cli.training import _OPTIONS
 from edgecnn.errors import UserError
@@ -155,7 +155,7 @@ def small(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = api.fine_tune
     few = {"minutes": 0, "recipe": "head", "epochs": 12, "size": 32, "device": "cpu"}
     monkeypatch.setattr(api, "fine_tune", lambda data, **given: real(data, **{**given, **few}))
-    monkeypatch.setattr(profiles, "_PACKAGED", place / "profiles")
+    monkeypatch.setattr(shipped, "_PACKAGED", place / "profiles")
     monkeypatch.chdir(place)
 
 
