@@ -25,12 +25,8 @@ class Headline:
     outcome: Outcome
     symbol: str
     sentence: str
-    reason: str
-    """What decided it, in the bench's words."""
     why_this: str
     """Why the sentence is about this variant."""
-    beware: tuple[str, ...] = ()
-    """What weakens it."""
 
 
 def headline(material: Material) -> Headline:
@@ -39,7 +35,7 @@ def headline(material: Material) -> Headline:
     if subject is None or subject.summary is None or subject.summary.verdict is None or subject.run is None:
         name = subject.name if subject else "no variant"
         sentence = f"{name} has no verdict: {material.overall.reason}."
-        return Headline("INCONCLUSIVE", SYMBOLS["INCONCLUSIVE"], sentence, material.overall.reason, _why(material))
+        return Headline("INCONCLUSIVE", SYMBOLS["INCONCLUSIVE"], sentence, _why(material))
     run, verdict, check = subject.run, subject.summary.verdict, subject.artifact.check
     where = f"measured on {host_words(run)} with {counted(run.threads, 'thread')} on {moment(run.started)}"
     interval = f"{100 * check.top1_interval.low:.1f} to {percent(check.top1_interval.high)}"
@@ -49,7 +45,7 @@ def headline(material: Material) -> Headline:
         f"{subject.name} in {subject.artifact.runtime} {bound}, {where}; "
         f"{accuracy}; eager fp32 {percent(check.reference_top1)})."
     )
-    return Headline(outcome, SYMBOLS[outcome], sentence, verdict.reason, _why(material), tuple(_beware(subject)))
+    return Headline(outcome, SYMBOLS[outcome], sentence, _why(material))
 
 
 def alarms(material: Material, pooled: Pooled | None = None) -> list[str]:
