@@ -74,9 +74,9 @@ axe.run(document).then(found => done({
 class Browser:
     """A session of chromedriver."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, profile: str) -> None:
         self._address = address
-        options = {"args": [*_FLAGS, f"--user-data-dir={tempfile.mkdtemp(prefix='chromium-')}"]}
+        options = {"args": [*_FLAGS, f"--user-data-dir={profile}"]}
         wanted = {"capabilities": {"alwaysMatch": {"browserName": "chrome", "goog:chromeOptions": options}}}
         opened = self._post("/session", wanted)
         self.version = opened["capabilities"]["browserVersion"]
@@ -123,11 +123,12 @@ def browser() -> Iterator[Browser]:
                 if door.connect_ex(("127.0.0.1", port)) == 0:
                     break
             time.sleep(0.1)
-        opened = Browser(f"http://127.0.0.1:{port}")
-        try:
-            yield opened
-        finally:
-            opened.close()
+        with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as profile:
+            opened = Browser(f"http://127.0.0.1:{port}", profile)
+            try:
+                yield opened
+            finally:
+                opened.close()
     finally:
         driver.terminate()
         driver.wait(timeout=30)
