@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import tomllib
 import unicodedata
@@ -14,6 +16,8 @@ from edgecnn.filekinds import kind_of
 
 _LARGEST = 64 * 2**20
 """Bytes of a file that somebody wrote."""
+_LONGEST = 1_000_000
+"""Characters of a value in a file's metadata."""
 _JOINERS = "\u200c\u200d"
 """They shape letters in Persian and Hindi, and join emoji."""
 _EMPTY_LETTERS = "\u034f\u115f\u1160\u2800\u3164\uffa0"
@@ -72,6 +76,22 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
         if number:  # as it stands in the file: who writes it as an escape means it
             raise UserError(f"{path}: line {number}: {word!r} holds {unseen}, which cannot be seen: type it anew")
     return document
+
+
+def literal(text: str) -> object:
+    """The value of JSON, or of a literal of Python (Ultralytics writes str(dict)); None for anything else.
+
+    Nothing is executed.
+    """
+    if len(text) > _LONGEST:
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            found: object = parse(text)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+        return found
+    return None
 
 
 def hidden(text: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from edgecnn.artifact import Preprocess
 from edgecnn.metadata import read
 from edgecnn.models import Built
 from edgecnn.models.architecture import Architecture, find_architecture
+from edgecnn.texts import literal
 
 _LARGEST = 4096
 _LONGEST = 1_000_000
@@ -46,7 +46,7 @@ def of_onnx(source: Path, held: Mapping[str, str]) -> Known:
     if held.get("author") == "Ultralytics" and held.get("task") == "classify":
         # Its classifiers: the shorter side to the size, its middle, pixels 0 to 1.
         values: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), "fit": "center-crop", "crop": 1.0}
-        return Known("Ultralytics' metadata in the file", {**values, **_size(_literal(held.get("imgsz")))})
+        return Known("Ultralytics' metadata in the file", {**values, **_size(literal(str(held.get("imgsz", ""))))})
     config = _mapping(_beside(source).get("pretrained_cfg"))
     found = _of_config(config) if config else {}
     return Known("config.json's pretrained_cfg", found, True, _filter(config)) if found else Known("", {})
@@ -148,19 +148,7 @@ def _beside(source: Path) -> Mapping[str, object]:
 def _mapping(value: object) -> dict[str, object]:
     """Of a dictionary, an argparse.Namespace, or either as JSON."""
     if isinstance(value, str):
-        value = _literal(value)
+        value = literal(value)
     if hasattr(value, "__dict__") and not isinstance(value, Mapping):
         value = vars(value)
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
-
-
-def _literal(text: object) -> object:
-    """JSON, or a literal of Python. Nothing is executed."""
-    if not isinstance(text, str) or len(text) > _LONGEST:
-        return text
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-    return None

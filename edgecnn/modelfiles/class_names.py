@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from edgecnn.texts import literal
 
 _KEYS = (
     "edgecnn.classes",
@@ -21,8 +21,6 @@ _KEYS = (
 )
 _WITHIN = ("pretrained_cfg", "hyper_parameters", "args", "config", "meta")
 """Where they may be a level further down."""
-_LONGEST = 1_000_000
-"""Characters of a text that is read as a list or dictionary."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ def class_names(held: Mapping[str, object], outputs: int) -> Named | None:
             return Named(classes, key)
     for key in _WITHIN:
         inner = held.get(key)
-        inner = _parsed(inner) if isinstance(inner, str) else inner
+        inner = literal(inner) if isinstance(inner, str) else inner
         inner = vars(inner) if hasattr(inner, "__dict__") and not isinstance(inner, Mapping) else inner
         found = class_names(inner, outputs) if isinstance(inner, Mapping) else None
         if found:
@@ -61,7 +59,7 @@ def only_count(classes: Sequence[str]) -> bool:
 
 def listed(value: object) -> tuple[str, ...] | None:
     """A list of names, a dictionary of number to name or name to number, or either as text."""
-    value = _parsed(value) if isinstance(value, str) else value
+    value = literal(value) if isinstance(value, str) else value
     if isinstance(value, Mapping):
         pairs = list(value.items())
         if all(_number(name) is not None and not isinstance(name, str) for _, name in pairs):
@@ -73,18 +71,6 @@ def listed(value: object) -> tuple[str, ...] | None:
     if not isinstance(value, list | tuple) or not value or not all(isinstance(one, str) and one for one in value):
         return None
     return tuple(value) if len(set(value)) == len(value) else None
-
-
-def _parsed(text: str) -> object:
-    """JSON, or a literal of Python (Ultralytics writes str(dict)); None for anything else. Nothing is executed."""
-    if len(text) > _LONGEST:
-        return None
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            return parse(text)
-        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            continue
-    return None
 
 
 def _number(value: object) -> int | None:
