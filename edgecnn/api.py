@@ -118,7 +118,8 @@ def export(
     from edgecnn import outputs
     from edgecnn.adopt.sources import refuse_foreign_folder
     from edgecnn.export import export as make
-    from edgecnn.export import refuse_other_content, unfit
+    from edgecnn.export import refuse_other_content
+    from edgecnn.wanted import unfit
 
     source, folder = Path(run), Path(out)
     images = None if data is None else Path(data)

@@ -111,7 +111,7 @@ def _interval(hits: NDArray[np.bool_], among: NDArray[np.bool_], parts: Sequence
     """95 %, of the share of hits among some of the images; None where there are none of them."""
     if not among.any():
         return None
-    return Interval.of(share_by_part(hits[among].tolist(), [parts[index] for index in np.flatnonzero(among)]))
+    return Interval.of(share_by_part(hits[among].tolist(), [parts[index] for index in np.flatnonzero(among).tolist()]))
 
 
 def _confusion(decided: Labels, labels: Labels, classes: int) -> tuple[tuple[int, ...], ...] | None:
