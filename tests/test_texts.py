@@ -152,6 +152,7 @@ def _in_the_locales_encoding(call: ast.Call) -> bool:
     if "encoding" in keywords:
         return False
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    of_path = isinstance(call.func, ast.Attribute) and name in ("read_text", "write_text")
+    metadata = ast.unparse(call.func).startswith("importlib.metadata.")  # decodes as UTF-8
+    of_path = isinstance(call.func, ast.Attribute) and name in ("read_text", "write_text") and not metadata
     of_process = name in ("run", "Popen", "check_output") and bool({"text", "universal_newlines"} & keywords)
     return of_path or of_process

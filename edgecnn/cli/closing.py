@@ -15,7 +15,7 @@ from rich.text import Text
 
 from edgecnn.artifact import Artifact, Bundle
 from edgecnn.cli.live import console
-from edgecnn.cli.show import OUTCOME_STYLES
+from edgecnn.cli.show import OUTCOME_STYLES, judged_lines
 from edgecnn.mistakes import Share, mistakes_of, optimism
 from edgecnn.numbers import plain, rounded
 from edgecnn.profiles import QUICK
@@ -201,9 +201,10 @@ def _open(bundle: Bundle, rows: Sequence[Row], subject: Artifact | None) -> list
     found = [f"the network itself is in doubt: {doubt.words}" for doubt in bundle.doubts]
     found += optimism(bundle)
     found += [f"{left.variant} is left out: {left.reason}" for left in bundle.left_out]
-    if subject is not None:
-        judged = subject.check.judged
-        found += [f"{subject.variant}: {text}" for text in (*judged.refused, *judged.doubts, *judged.too_few)]
+    # The one that the screen is about first, then whatever must never be chosen.
+    vetoed = [one for one in bundle.artifacts if one is not subject and not one.check.judged.acceptable]
+    for one in ([subject] if subject is not None else []) + vetoed:
+        found += [f"{one.variant}: {line}" for line in judged_lines(one)]
     if bundle.frames is not None and not bundle.frames.within:
         found.append(f"raw camera frames decide otherwise than their files in {1 - bundle.frames.agreement:.1%}")
     quick = [one.variant for one in bundle.artifacts if one.notes.get("quick")]

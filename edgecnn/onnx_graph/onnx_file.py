@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from edgecnn.errors import UserError, first_line, must_be_file
+from edgecnn.errors import UserError, first_line, must_be_file, one_line_where_damaged
 from edgecnn.filekinds import kind_of
 from edgecnn.onnx_graph.prepared import Prepared, prepared, put_in_order
 
@@ -63,12 +63,13 @@ def read_model(path: Path) -> Prepared:
         onnx.checker.check_model(model)
     except Exception as error:
         raise UserError(f"{path}: damaged ONNX model: {first_line(error)}") from None
-    model = inliner.inline_local_functions(model) if model.functions else model
-    _refuse_quantised(path, model)
-    try:
-        return prepared(model)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    with one_line_where_damaged(path, "ONNX model"):
+        model = inliner.inline_local_functions(model) if model.functions else model
+        _refuse_quantised(path, model)
+        try:
+            return prepared(model)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
 
 
 def external_files(path: Path) -> list[Path]:

@@ -68,7 +68,7 @@ def hunt(
     kind: str, read: Callable[[Any], int], inputs: Any, most: int, until: float, number: int, folder: Path
 ) -> Outcome:
     """In this process: batches until so many inputs were read, or the time is up."""
-    found, known, began = Outcome(kind), set[str](), time.monotonic()
+    found, known, began, of_before = Outcome(kind), set[str](), time.monotonic(), _ended_kib()
 
     def one(content: Any) -> None:
         (folder / "last").write_bytes(content if isinstance(content, bytes) else repr(content).encode())
@@ -83,7 +83,7 @@ def hunt(
             raise
         finally:
             faulthandler.cancel_dump_traceback_later()
-            took, peak = time.monotonic() - start, _peak_mib()
+            took, peak = time.monotonic() - start, _peak_mib(of_before)
             found.inputs += 1
             found.slowest_s, found.peak_mib = max(found.slowest_s, took), max(found.peak_mib, peak)
         found.exit_codes[str(code)] = found.exit_codes.get(str(code), 0) + 1
@@ -142,10 +142,17 @@ def _reset_peak() -> None:
             Path(f"/proc/{process}/clear_refs").write_text("5", "ascii")
 
 
-def _peak_mib() -> int:
-    """Of this process and its children together; of those that ended, the largest of all inputs."""
-    together = sum(map(_peak_kib_of, ("self", *_children())))
-    return max(together, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss) // 1024
+def _peak_mib(of_before: int) -> int:
+    """Of this process and its children together; of those that ended, the largest of all inputs.
+
+    `of_before`: the largest that had ended before the hunt, which is none of its children.
+    """
+    together, ended = sum(map(_peak_kib_of, ("self", *_children()))), _ended_kib()
+    return max(together, ended if ended > of_before else 0) // 1024
+
+
+def _ended_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
 
 def _peak_kib_of(process: str) -> int:
@@ -168,9 +175,10 @@ def main(arguments: list[str]) -> None:
     kind, seconds, inputs, number, place = arguments
     from tests.fuzz.targets import TARGETS
 
-    until, folder = time.monotonic() + float(seconds), Path(place)
+    folder = Path(place)
     made = TARGETS[kind](folder)
     os.chdir(folder)
+    until = time.monotonic() + float(seconds)
     hunt(kind, made.read, made.inputs, int(inputs), until, int(number), folder)
 
 
