@@ -43,11 +43,10 @@ def _reason(
     among: Sequence[Summary],
     passes: bool,
 ) -> str:
-    of = f"{len(among)} variant{'s' * (len(among) > 1)}"
-    fit = f"that meet {best.budget}" if passes else f"measured, none of which is shown to meet {best.budget}"
     if len(among) == 1:
-        fit = fit.replace("meet", "meets", 1) if passes else fit.replace("none of which", "which")
-        return f"the only one {fit.replace('which is shown', 'and it is not shown')}"
+        return f"the only one {'that meets' if passes else 'measured, and it is not shown to meet'} {best.budget}"
+    of = f"{len(among)} variants"
+    fit = f"that meet {best.budget}" if passes else f"measured, none of which is shown to meet {best.budget}"
     if len(level) == 1:
         return f"lowest {_bound(best)} of the {of} {fit}"
     others = [row.variant for row in level if row is not best]
